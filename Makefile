@@ -1,0 +1,30 @@
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+STAMP  := $(VENV)/.installed
+
+.PHONY: demo test check fast clean
+
+$(STAMP): pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	touch $@
+
+demo: $(STAMP)      ## the main job on five photographs, offline
+	$(BIN)/saliency-prompt demo --out demo
+
+check: $(STAMP)     ## format, lint, types
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	mkdir -p .mypy_link && ln -sfn .. .mypy_link/saliency_prompt
+	MYPYPATH=.mypy_link $(BIN)/mypy -p saliency_prompt
+
+fast: check         ## checks and the fast tests
+	$(BIN)/python -m pytest -m "not slow and not gpu and not cluster"
+
+test: check         ## everything that runs without a GPU
+	$(BIN)/python -m pytest -m "not gpu"
+
+clean:
+	rm -rf $(VENV) .mypy_link .mypy_cache .pytest_cache .ruff_cache *.egg-info build dist demo

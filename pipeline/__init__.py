@@ -1,0 +1,1 @@
+"""Floor 4: composition. Plan, run, commit, seal, status."""

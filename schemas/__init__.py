@@ -1,0 +1,1 @@
+"""Floor 1: what crosses a process or a disk. No torch."""
