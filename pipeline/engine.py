@@ -1,0 +1,238 @@
+"""The fused step chain on one device, with reading and encoding in threads around the forward pass.
+
+    feed thread + read pool -> batches of one shape -> device thread -> encode pool -> records
+
+While one batch is on the device others are decoded, encoded and written, also across the border of two shards.
+Batches are formed by the order of a shard's images alone, so that its bytes do not depend on timing. Nothing in the
+device thread waits for the device.
+"""
+
+import hashlib
+import queue
+import threading
+import time
+from collections import deque
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from types import TracebackType
+
+import torch
+from torch import Tensor
+
+from ..schemas.config import Config
+from ..schemas.errors import UserError
+from ..schemas.records import ImageRecord, ImageRef
+from ..stages.assemble import HostProposals, image_record
+from ..stages.decode import DecodedImage, decode_image
+from ..stages.features import FeatureExtractor, stack_pixels
+from ..stages.proposals import propose
+from ..stages.read import BadImage, quarantined, read_image_bytes
+from .batching import Batcher
+
+
+class EngineClosedError(RuntimeError):
+    """The engine was closed before the shard was finished; its work is lost and nothing else."""
+
+
+@dataclass(slots=True)
+class Meter:
+    """Counters that any thread may read while shards run; `seconds` is thread time by step."""
+
+    images: int = 0
+    masks: int = 0
+    quarantined: int = 0
+    seconds: dict[str, float] = field(default_factory=lambda: {"read": 0.0, "device": 0.0, "encode": 0.0})
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def count(self, record: ImageRecord) -> None:
+        """Count one finished image."""
+        with self._lock:
+            self.images += 1
+            self.masks += len(record.masks) if record.masks else 0
+            self.quarantined += record.status == "quarantined"
+
+    def spend(self, step: str, since: float) -> None:
+        """Add the time since `since` (`time.perf_counter`) to a step."""
+        spent = time.perf_counter() - since
+        with self._lock:
+            self.seconds[step] += spent
+
+
+@dataclass(slots=True, eq=False)
+class _Shard:
+    refs: list[ImageRef]
+    future: Future[list[ImageRecord]] = field(default_factory=Future)
+    records: dict[int, ImageRecord] = field(default_factory=dict)
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def finish(self, index: int, record: ImageRecord) -> None:
+        with self.lock:
+            self.records[index] = record
+            complete = len(self.records) == len(self.refs) and not self.future.done()
+        if complete:
+            self.future.set_result([self.records[i] for i in range(len(self.refs))])
+
+    def fail(self, error: BaseException) -> None:
+        with self.lock:
+            if not self.future.done():
+                self.future.set_exception(error)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Batch:
+    shard: _Shard
+    indices: list[int]
+    images: list[DecodedImage]
+    pixels: Tensor
+
+
+class Engine:
+    """Turns lists of image references into records; with two lists submitted the device never idles between them.
+
+    Use as a context manager. The configuration must be resolved (no `auto`).
+    """
+
+    def __init__(self, config: Config, features: FeatureExtractor, *, read_threads: int, encode_threads: int) -> None:
+        self.meter = Meter()
+        self._config = config
+        self._features = features
+        self._shards: queue.Queue[_Shard | None] = queue.Queue()
+        self._batches: queue.Queue[_Batch | None] = queue.Queue(maxsize=2)
+        self._in_flight = threading.Semaphore(encode_threads + 2)  # batches past the device thread
+        self._read_ahead = 2 * max(config.features.batch_size, read_threads)
+        self._read_pool = ThreadPoolExecutor(read_threads, "read")
+        self._encode_pool = ThreadPoolExecutor(encode_threads, "encode")
+        self._closing = False
+        self._threads = [
+            threading.Thread(target=self._feed, name="feed", daemon=True),
+            threading.Thread(target=self._compute, name="device", daemon=True),
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    def submit(self, refs: list[ImageRef]) -> Future[list[ImageRecord]]:
+        """Queue one shard's images; the future gives one record for each, in the same order."""
+        shard = _Shard(refs)
+        if not refs:
+            shard.future.set_result([])
+        elif self._closing:
+            shard.fail(EngineClosedError())
+        else:
+            self._shards.put(shard)
+        return shard.future
+
+    def close(self) -> None:
+        """Stop all threads; shards that are not finished are given up with EngineClosedError."""
+        self._closing = True
+        self._shards.put(None)
+        for thread in self._threads:
+            thread.join()
+        self._read_pool.shutdown(cancel_futures=True)
+        self._encode_pool.shutdown()
+
+    def __enter__(self) -> "Engine":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _feed(self) -> None:
+        while (shard := self._shards.get()) is not None:
+            try:
+                self._feed_shard(shard)
+            except BaseException as error:  # handed to whoever waits for the shard
+                shard.fail(error)
+        self._batches.put(None)
+
+    def _feed_shard(self, shard: _Shard) -> None:
+        size = self._config.features.batch_size
+        batcher: Batcher[tuple[int, DecodedImage]] = Batcher(size, max_waiting=8 * size)
+        reading: deque[Future[DecodedImage | ImageRecord]] = deque()
+        submitted = 0
+        for index in range(len(shard.refs)):
+            while submitted < min(len(shard.refs), index + self._read_ahead):
+                reading.append(self._read_pool.submit(self._read, shard.refs[submitted]))
+                submitted += 1
+            if self._closing or shard.future.done():
+                raise EngineClosedError
+            image = reading.popleft().result()
+            if isinstance(image, ImageRecord):
+                self._finish(shard, index, image)
+            elif batch := batcher.add(image.pixels.shape, (index, image)):
+                self._put(shard, batch)
+        for batch in batcher.flush():
+            self._put(shard, batch)
+
+    def _put(self, shard: _Shard, batch: list[tuple[int, DecodedImage]]) -> None:
+        images = [image for _, image in batch]
+        pixels = stack_pixels([image.pixels for image in images], pin=self._features.device.type == "cuda")
+        self._batches.put(_Batch(shard, [index for index, _ in batch], images, pixels))
+
+    def _read(self, ref: ImageRef) -> DecodedImage | ImageRecord:
+        start = time.perf_counter()
+        data = None
+        try:
+            data = read_image_bytes(ref, self._config.decode.max_bytes)
+            image = decode_image(data, ref, self._config.decode)
+            if min(image.pixels.shape[:2]) <= self._features.stride:
+                height, width = image.pixels.shape[:2]
+                raise BadImage("too_small", f"resized to {width}x{height}, it has fewer than 2 feature cells on a side")
+        except BadImage as bad:
+            return quarantined(ref, bad, None if data is None else hashlib.sha256(data).hexdigest())
+        finally:
+            self.meter.spend("read", start)
+        return image
+
+    def _compute(self) -> None:
+        while (batch := self._batches.get()) is not None:
+            if self._closing:
+                batch.shard.fail(EngineClosedError())
+            elif not batch.shard.future.done():
+                self._in_flight.acquire()
+                try:
+                    host = self._forward(batch.pixels)
+                except BaseException as error:  # handed to whoever waits for the shard
+                    self._in_flight.release()
+                    batch.shard.fail(_explained(error, len(batch.images)))
+                else:
+                    self._encode_pool.submit(self._encode, batch, host)
+
+    def _forward(self, pixels: Tensor) -> HostProposals:
+        start = time.perf_counter()
+        with torch.inference_mode():
+            features = self._features(self._features.upload(pixels))
+            found = propose(features, self._config, bf16_valued=self._features.bf16_valued)
+            host = HostProposals.copy(found)
+        self.meter.spend("device", start)
+        return host
+
+    def _encode(self, batch: _Batch, host: HostProposals) -> None:
+        try:
+            host.wait()
+            start = time.perf_counter()
+            for i, (index, image) in enumerate(zip(batch.indices, batch.images, strict=True)):
+                record = image_record(batch.shard.refs[index], image, host, i, self._config)
+                self._finish(batch.shard, index, record)
+            self.meter.spend("encode", start)
+        except BaseException as error:  # handed to whoever waits for the shard
+            batch.shard.fail(error)
+        finally:
+            self._in_flight.release()
+
+    def _finish(self, shard: _Shard, index: int, record: ImageRecord) -> None:
+        self.meter.count(record)
+        shard.finish(index, record)
+
+
+def _explained(error: BaseException, batch: int) -> BaseException:
+    """An out-of-memory error with the way out; anything else as it is."""
+    if isinstance(error, torch.OutOfMemoryError) or (
+        isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
+    ):
+        return UserError(
+            f"The device ran out of memory on a batch of {batch} images: set features.batch_size below {batch}, "
+            "or a smaller decode.short_side."
+        )
+    return error

@@ -1,0 +1,127 @@
+"""From a preset, a YAML file and `--set` overrides to one validated configuration."""
+
+import difflib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from .config import Config
+from .errors import UserError
+from .presets import PRESETS
+
+
+def load_config(preset: str = "saliency-prompt", file: str | None = None, overrides: Iterable[str] = ()) -> Config:
+    """Build the configuration: defaults, then the preset, then the file, then `section.field=value` overrides.
+
+    Raises UserError for an unknown preset, key or value, naming the nearest valid key.
+    """
+    if preset not in PRESETS:
+        raise UserError(f"There is no preset {preset!r}: take one of {', '.join(PRESETS)}.")
+    values: dict[str, Any] = {}
+    _merge(values, PRESETS[preset])
+    if file is not None:
+        _merge(values, _read_yaml(file))
+    for item in overrides:
+        key, sep, text = item.partition("=")
+        if not sep:
+            raise UserError(f"--set takes section.field=value, for instance nms.max_masks=50, not {item!r}.")
+        _merge(values, _nested(key.strip().split("."), _parse_value(key, text)))
+    return parse_config(values)
+
+
+def parse_config(values: Mapping[str, Any]) -> Config:
+    """Validate a plain mapping; UserError in one sentence for the first thing that is wrong."""
+    try:
+        return Config.model_validate(values)
+    except ValidationError as error:
+        raise UserError(_explain(error)) from None
+
+
+def valid_keys(model: type[BaseModel] = Config, prefix: str = "") -> list[str]:
+    """All dotted keys of the configuration, in order."""
+    keys: list[str] = []
+    for name, field in model.model_fields.items():
+        kind = field.annotation
+        if isinstance(kind, type) and issubclass(kind, BaseModel):
+            keys += valid_keys(kind, f"{prefix}{name}.")
+        else:
+            keys.append(prefix + name)
+    return keys
+
+
+def _read_yaml(file: str) -> Mapping[str, Any]:
+    try:
+        loaded = yaml.safe_load(Path(file).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"The config file {file} cannot be read ({error.strerror}): check the path.") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        detail = " ".join(str(error).split())
+        raise UserError(f"The config file {file} is not valid YAML: {detail}.") from None
+    if loaded is None:
+        return {}
+    if not isinstance(loaded, dict) or not all(isinstance(v, dict) for v in loaded.values()):
+        raise UserError(
+            f"The config file {file} must hold sections with fields below them: see `saliency-prompt config show`."
+        )
+    return loaded
+
+
+def _parse_value(key: str, text: str) -> Any:
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError:
+        raise UserError(f"--set {key}: {text!r} is not a value; quote it if it holds special characters.") from None
+
+
+def _nested(path: list[str], value: Any) -> dict[str, Any]:
+    for part in reversed(path):
+        value = {part: value}
+    assert isinstance(value, dict)
+    return value
+
+
+def _merge(into: dict[str, Any], values: Mapping[str, Any]) -> None:
+    for key, value in values.items():
+        if isinstance(value, Mapping) and isinstance(into.setdefault(key, {}), dict):
+            _merge(into[key], value)
+        else:
+            into[key] = value
+
+
+def _explain(error: ValidationError) -> str:
+    first = error.errors()[0]
+    place = ".".join(str(part) for part in first["loc"])
+    if first["type"] == "extra_forbidden":
+        nearest = _nearest_key(place)
+        return f"There is no config key {place!r}: did you mean {nearest!r}? (`saliency-prompt config show` lists all.)"
+    if first["type"] == "value_error":
+        return f"{first['ctx']['error']}."
+    message = first["msg"][0].lower() + first["msg"][1:]
+    return f"The config value {place} = {first['input']!r} is not valid: {message}{_unit(place)}."
+
+
+def _nearest_key(place: str) -> str:
+    keys = valid_keys()
+    if "." not in place:
+        keys = [*Config.model_fields, *keys]
+    close = difflib.get_close_matches(place, keys, n=1, cutoff=0.5)
+    if close:
+        return close[0]
+    by_field = {k.rpartition(".")[2]: k for k in keys}  # perhaps the right field in the wrong section
+    return by_field[difflib.get_close_matches(place.rpartition(".")[2], by_field, n=1, cutoff=0.0)[0]]
+
+
+def _unit(place: str) -> str:
+    """The field's own sentence, so that the user sees unit and purpose beside the error."""
+    model: Any = Config
+    for part in place.split("."):
+        field = getattr(model, "model_fields", {}).get(part)
+        if field is None:
+            return ""
+        if field.description:
+            return f" ({part}: {field.description.rstrip('.')})"
+        model = field.annotation
+    return ""

@@ -1,0 +1,99 @@
+"""From proposals on the device to the record of one image.
+
+Shape legend: B images, M masks kept by NMS, n masks kept in the end, H W feature cells, D channels.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from ..schemas.config import Config
+from ..schemas.records import ImageRecord, ImageRef, MaskSet
+from .decode import DecodedImage
+from .encode import encode_masks
+from .proposals import Proposals
+from .read import BadImage, quarantined
+from .saliency import SeedLayout, seed_positions
+
+
+@dataclass(frozen=True, slots=True)
+class HostProposals:
+    """Proposals on their way to host memory; read them only after `wait`."""
+
+    layout: SeedLayout
+    score: Tensor
+    score_raw: Tensor
+    seed_index: Tensor
+    saliency: Tensor
+    vectors: dict[str, Tensor]
+    finite: Tensor
+    copied: torch.cuda.Event | None
+
+    @classmethod
+    def copy(cls, found: Proposals) -> "HostProposals":
+        """Start the copies, without waiting for the device."""
+
+        def host(tensor: Tensor) -> Tensor:
+            if tensor.device.type == "cpu":
+                return tensor
+            pinned = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
+            return pinned.copy_(tensor, non_blocking=True)
+
+        fields = [host(t) for t in (found.score, found.score_raw, found.seed_index, found.saliency)]
+        vectors = {name: host(t) for name, t in found.vectors.items()}
+        finite = host(found.finite)
+        copied = None
+        if found.score.device.type == "cuda":
+            copied = torch.cuda.Event()
+            copied.record()
+        return cls(found.layout, *fields, vectors, finite, copied)
+
+    def wait(self) -> None:
+        """Block this thread, not the device's, until the copies have arrived."""
+        if self.copied is not None:
+            self.copied.synchronize()
+
+
+def image_record(ref: ImageRef, image: DecodedImage, host: HostProposals, i: int, config: Config) -> ImageRecord:
+    """Encode the masks of image `i` of a batch: filters, upsampling to the stored size, RLE, vectors."""
+    if not bool(host.finite[i]):
+        bad = BadImage("non_finite_features", "the backbone gave NaN or infinite features for this image")
+        return quarantined(ref, bad, image.sha256)
+    count = int((host.score[i] > 0).sum())
+    saliency_MHW = host.saliency[i, :count].numpy()
+    score = host.score[i, :count].numpy()
+    encoded = encode_masks(saliency_MHW, score, image.height, image.width, config.threshold.tau, config.filters)
+    kept = encoded.kept
+    masks = None
+    if len(kept):
+        seeds_n3 = seed_positions(host.layout)[host.seed_index[i, torch.from_numpy(kept)]].numpy()
+        masks = MaskSet(
+            counts=encoded.counts,
+            bbox=encoded.bbox,
+            area=encoded.area,
+            score_raw=host.score_raw[i].numpy()[kept],
+            score=score[kept],
+            seed_scale=seeds_n3[:, 0].astype(np.int8),
+            seed_yx=seeds_n3[:, 1:],
+            vectors={name: vectors[i].numpy()[kept] for name, vectors in host.vectors.items()},
+            saliency=_as_bytes(saliency_MHW[kept]) if config.encode.saliency else None,
+        )
+    return ImageRecord(
+        image_id=ref.image_id,
+        file_name=ref.file_name,
+        status="ok" if masks else "empty",
+        width=image.width,
+        height=image.height,
+        exif_orientation=image.exif_orientation,
+        resized_width=image.pixels.shape[1],
+        resized_height=image.pixels.shape[0],
+        sha256=image.sha256,
+        masks=masks,
+    )
+
+
+def _as_bytes(saliency_nHW: npt.NDArray[np.float32]) -> npt.NDArray[np.uint8]:
+    return np.rint(saliency_nHW * 255).astype(np.uint8)
