@@ -1,0 +1,210 @@
+"""Class-agnostic and per-class COCO AP and AR, with pycocotools' silent traps closed.
+
+The traps (each has a test): a detection on a category that the ground truth lacks is dropped; a ground-truth
+annotation with id 0 counts as never matched; detections that carry boxes get the boxes' areas, which moves
+masks between the small, medium and large bins; masks of another size than the ground truth's match nothing.
+"""
+
+import contextlib
+import io
+import json
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from pathlib import Path, PurePosixPath
+from typing import Any, Literal
+
+import numpy as np
+import pyarrow as pa
+from pycocotools import mask as coco_mask
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
+
+from ..schemas.errors import UserError
+
+IouType = Literal["segm", "bbox"]
+METRICS = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
+
+
+def evaluate_coco(
+    gt: Path,
+    detections: Sequence[Mapping[str, Any]],
+    iou_types: Collection[IouType] = ("segm", "bbox"),
+    *,
+    class_agnostic: bool = True,
+    image_ids: Collection[int] | None = None,
+) -> dict[str, Any]:
+    """COCO AP and AR in per cent, at IoU 0.50:0.95 and at most 1, 10 and 100 detections per image.
+
+    `gt` is a COCO annotation file. Detections are COCO results: `image_id`, `score`, and `segmentation` (RLE)
+    or `bbox` (XYWH); with a mask, the box is the mask's tight box. Class-agnostic evaluation ignores categories
+    on both sides; otherwise `category_id` is needed. All images of the ground truth count, those without
+    detections too, or only `image_ids`.
+
+    Returns {"segm": {metric: value or None where undefined}, "bbox": {...}, "images": number evaluated,
+    "ignored_images": number of images with detections that the ground truth lacks}.
+    """
+    truth = _read_ground_truth(gt)
+    known = {image["id"] for image in truth["images"]}
+    chosen = known if image_ids is None else set(image_ids)
+    if not chosen <= known:
+        raise UserError(
+            f"{len(chosen - known)} of the {len(chosen)} images to evaluate are not in {gt}: "
+            "choose among its image ids."
+        )
+    found = {d["image_id"] for d in detections}
+    if found and not found & known:
+        raise UserError(
+            f"None of the {len(found)} images with detections is among the {len(known)} images of {gt}: "
+            "give the annotation file of the same images, or match them by file name."
+        )
+    usable = [d for d in detections if d["image_id"] in chosen]
+    categories = [category["id"] for category in truth["categories"]]
+    if not class_agnostic and (lost := sum(d.get("category_id") not in set(categories) for d in usable)):
+        raise UserError(
+            f"{lost} detections have a category that {gt} lacks: map their category_id to its categories, "
+            "or evaluate class-agnostically."
+        )
+
+    sizes = {image["id"]: [image["height"], image["width"]] for image in truth["images"]}
+    if odd := sum(list(d["segmentation"]["size"]) != sizes[d["image_id"]] for d in usable if "segmentation" in d):
+        # pycocotools gives such pairs an IoU of -1 without a word
+        raise UserError(
+            f"{odd} masks have another size than their image in {gt}: make masks of the same images, "
+            "unrotated (decode.exif = ignore)."
+        )
+
+    report: dict[str, Any] = {}
+    for iou_type in iou_types:
+        coco_gt = _coco({**truth, "annotations": _truth_annotations(truth, iou_type, gt)})
+        results = [
+            _result(i, d, iou_type, categories[0] if class_agnostic else d["category_id"])
+            for i, d in enumerate(usable, start=1)
+        ]
+        report[iou_type] = _summary(
+            coco_gt, _coco({**truth, "annotations": results}), iou_type, class_agnostic, sorted(chosen)
+        )
+    return {**report, "images": len(chosen), "ignored_images": len(found - known)}
+
+
+def detections_from_dataset(
+    masks: Iterable[pa.Table], image_ids: Mapping[int, int] | None = None
+) -> list[dict[str, Any]]:
+    """COCO results of a data set's mask tables (`schemas.records.MASKS_SCHEMA`), category 1 for all.
+
+    `image_ids` translates the data set's image ids into those of a ground truth; masks of images that it lacks
+    are left out.
+    """
+    detections = []
+    for table in masks:
+        names = ["image_id", "counts", "height", "width", "bbox", "score"]
+        for image_id, counts, height, width, bbox, score in zip(
+            *(table.column(name).to_pylist() for name in names), strict=True
+        ):
+            if image_ids is not None and image_id not in image_ids:
+                continue
+            detections.append(
+                {
+                    "image_id": image_id if image_ids is None else image_ids[image_id],
+                    "category_id": 1,
+                    "segmentation": {"size": [height, width], "counts": counts.decode("ascii")},
+                    "bbox": bbox,
+                    "score": score,
+                }
+            )
+    return detections
+
+
+def match_image_ids(images: Iterable[pa.Table], gt: Path) -> dict[int, int]:
+    """Image ids of a data set (`schemas.records.IMAGES_SCHEMA`) -> those of a COCO file, matched by file name.
+
+    Equal relative paths match first, then equal base names. Images without a partner are left out.
+    """
+    names: dict[int, str] = {}
+    for table in images:
+        names.update(zip(table.column("image_id").to_pylist(), table.column("file_name").to_pylist(), strict=True))
+    truth = {image["file_name"]: image["id"] for image in _read_ground_truth(gt)["images"] if "file_name" in image}
+    matched = {image_id: truth[name] for image_id, name in names.items() if name in truth}
+
+    taken = set(matched.values())
+    candidates = [(PurePosixPath(name).name, image_id) for name, image_id in truth.items() if image_id not in taken]
+    waiting = [(PurePosixPath(name).name, image_id) for image_id, name in names.items() if image_id not in matched]
+    wanted = Counter(base for base, _ in waiting)
+    offered = Counter(base for base, _ in candidates)
+    if twice := [base for base in offered if wanted[base] and wanted[base] + offered[base] > 2]:
+        raise UserError(
+            f"{len(twice)} file names, such as {twice[0]!r}, stand for several images: "
+            f"write paths relative to the data set's root into the file_name fields of {gt}."
+        )
+    by_base = dict(candidates)
+    matched.update((image_id, by_base[base]) for base, image_id in waiting if base in by_base)
+    if names and not matched:
+        raise UserError(
+            f"None of the {len(names)} images of the data set has the file name of one of the {len(truth)} images "
+            f"of {gt}: give the annotation file of the same images."
+        )
+    return matched
+
+
+def _read_ground_truth(path: Path) -> dict[str, Any]:
+    try:
+        truth = json.loads(path.read_bytes())
+    except OSError as error:
+        raise UserError(f"Cannot read {path} ({error.strerror}): give an existing COCO annotation file.") from error
+    except ValueError as error:
+        raise UserError(f"{path} is not JSON: give a COCO annotation file.") from error
+    lists = ("images", "annotations", "categories")
+    if not isinstance(truth, dict) or not all(isinstance(truth.get(key), list) for key in lists):
+        raise UserError(f"{path} lacks images, annotations or categories: give a COCO instances file.")
+    if not truth["images"] or not truth["categories"]:
+        raise UserError(f"{path} has no images or no categories: give a COCO instances file that has them.")
+    if poor := sum(not {"id", "height", "width"} <= image.keys() for image in truth["images"]):
+        raise UserError(f"{poor} images of {path} lack id, height or width: add the missing fields.")
+    return truth
+
+
+def _truth_annotations(truth: Mapping[str, Any], iou_type: IouType, path: Path) -> list[dict[str, Any]]:
+    """Copies of the annotations, numbered from 1, with the fields that pycocotools needs."""
+    if iou_type == "segm" and (bare := sum(not a.get("segmentation") for a in truth["annotations"])):
+        raise UserError(
+            f"{bare} annotations of {path} have boxes but no masks: evaluate boxes only, "
+            "or give a file with a segmentation in every annotation."
+        )
+    needed = {"image_id", "category_id", "area", "bbox"}
+    if poor := sum(not needed <= a.keys() for a in truth["annotations"]):
+        raise UserError(f"{poor} annotations of {path} lack one of {sorted(needed)}: add the missing fields.")
+    return [{"iscrowd": 0, **a, "id": i} for i, a in enumerate(truth["annotations"], start=1)]
+
+
+def _result(number: int, detection: Mapping[str, Any], iou_type: IouType, category: int) -> dict[str, Any]:
+    """A detection as an annotation of its own; its area is that of what is compared."""
+    result = {"id": number, "image_id": detection["image_id"], "category_id": category, "iscrowd": 0}
+    result["score"] = detection["score"]
+    mask = detection.get("segmentation")
+    if iou_type == "segm":
+        if mask is None:
+            raise UserError("Some detections have no segmentation: evaluate boxes only, or give masks.")
+        return {**result, "segmentation": mask, "area": float(coco_mask.area(mask))}
+    bbox = detection["bbox"] if mask is None else coco_mask.toBbox(mask).tolist()
+    return {**result, "bbox": bbox, "area": bbox[2] * bbox[3]}
+
+
+def _coco(content: dict[str, Any]) -> COCO:
+    coco = COCO()
+    coco.dataset = content
+    with contextlib.redirect_stdout(io.StringIO()):
+        coco.createIndex()
+    return coco
+
+
+def _summary(
+    truth: COCO, results: COCO, iou_type: IouType, class_agnostic: bool, image_ids: list[int]
+) -> dict[str, float | None]:
+    evaluation = COCOeval(truth, results, iou_type)
+    evaluation.params.useCats = 0 if class_agnostic else 1
+    evaluation.params.imgIds = image_ids
+    with contextlib.redirect_stdout(io.StringIO()):
+        evaluation.evaluate()
+        evaluation.accumulate()
+        evaluation.summarize()
+    stats = np.asarray(evaluation.stats, np.float64)
+    return {name: None if value < 0 else 100 * float(value) for name, value in zip(METRICS, stats, strict=True)}
