@@ -1,0 +1,155 @@
+"""Format, size and EXIF orientation of a photograph from its header, without decoding a pixel.
+
+Formats: JPEG (ITU T.81 B.2), PNG (W3C PNG 3rd ed., 5 and 11.2.1), WebP (RFC 9649), orientation as in EXIF
+2.32 (tag 0x0112). Everything here reads hostile bytes: offsets only grow, steps are counted, and reads
+beyond the end fail.
+"""
+
+import struct
+from dataclasses import dataclass
+from typing import Literal
+
+from .read import BadImage
+
+ImageFormat = Literal["jpeg", "png", "webp"]
+
+# Segments or chunks looked at before the size must have appeared: more than 200 MB of full JPEG segments,
+# and an end for files made of tiny ones.
+_MAX_STEPS = 4096
+
+_ORIENTATION_TAG = 0x0112
+_SHORT = 3
+_PNG_COMPONENTS = {0: 1, 2: 3, 3: 3, 4: 2, 6: 4}  # by colour type; a palette holds RGB
+
+
+@dataclass(frozen=True, slots=True)
+class ImageHeader:
+    """What the header says: stored size in pixels, colour components, EXIF orientation 1..8 (1 if absent)."""
+
+    format: ImageFormat
+    width: int
+    height: int
+    components: int
+    exif_orientation: int = 1
+
+
+def parse_header(data: bytes) -> ImageHeader:
+    """The header of a JPEG, PNG or WebP file, from its bytes or a long enough beginning of them.
+
+    Raises `BadImage`: `unsupported_format` by the first bytes, `decode_failed` if no valid size follows.
+    A broken EXIF block counts as orientation 1, as in other readers: it says nothing about the pixels.
+    """
+    if data.startswith(b"\xff\xd8\xff"):
+        parse = _jpeg
+    elif data.startswith(b"\x89PNG\r\n\x1a\n"):
+        parse = _png
+    elif data.startswith(b"RIFF") and data[8:12] == b"WEBP":
+        parse = _webp
+    else:
+        raise BadImage("unsupported_format", "not JPEG, PNG or WebP by its first bytes")
+    try:
+        header = parse(data)
+    except (struct.error, IndexError) as error:
+        raise BadImage("decode_failed", "the header is cut short") from error
+    if header.width < 1 or header.height < 1:
+        raise BadImage("decode_failed", f"the header says {header.width} x {header.height} pixels")
+    return header
+
+
+def exif_orientation(tiff: bytes) -> int:
+    """The orientation (1..8) in the first directory of an EXIF block, 1 if absent or malformed."""
+    order = {b"II*\0": "<", b"MM\0*": ">"}.get(tiff[:4])
+    if order is None:
+        return 1
+    try:
+        (offset,) = struct.unpack_from(order + "I", tiff, 4)
+        (entries,) = struct.unpack_from(order + "H", tiff, offset)
+        for i in range(entries):
+            tag, kind, count, value = struct.unpack_from(order + "HHIH", tiff, offset + 2 + 12 * i)
+            if tag == _ORIENTATION_TAG:
+                return value if kind == _SHORT and count == 1 and 1 <= value <= 8 else 1
+    except struct.error:
+        pass
+    return 1
+
+
+def _jpeg(data: bytes) -> ImageHeader:
+    orientation = 1
+    position = 2
+    for _ in range(_MAX_STEPS):
+        # Stray bytes between segments and fill bytes before a marker are skipped, as libjpeg does.
+        position = data.find(b"\xff", position)
+        if position < 0:
+            break
+        while data[position] == 0xFF:
+            position += 1
+        marker = data[position]
+        position += 1
+        if marker in (0x00, 0x01) or 0xD0 <= marker <= 0xD7:  # escaped byte, TEM, RSTn: no length follows
+            continue
+        if marker in (0xD9, 0xDA):  # end of image, start of scan
+            break
+        (length,) = struct.unpack_from(">H", data, position)
+        if length < 2:
+            break
+        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):  # SOFn; not DHT, JPG, DAC
+            _, height, width, components = struct.unpack_from(">BHHB", data, position + 2)
+            return ImageHeader("jpeg", width, height, components, orientation)
+        if marker == 0xE1 and data[position + 2 : position + 8] == b"Exif\0\0":
+            orientation = exif_orientation(data[position + 8 : position + length])
+        position += length
+    raise BadImage("decode_failed", "no JPEG frame header")
+
+
+def _png(data: bytes) -> ImageHeader:
+    length, kind, width, height, _, colour = struct.unpack_from(">I4sIIBB", data, 8)
+    if (length, kind) != (13, b"IHDR") or colour not in _PNG_COMPONENTS:
+        raise BadImage("decode_failed", "no valid PNG header chunk")
+    orientation = 1
+    position = 33
+    for _ in range(_MAX_STEPS):
+        chunk = data[position : position + 8]
+        if len(chunk) < 8 or chunk[4:] == b"IDAT":
+            break
+        size = int.from_bytes(chunk[:4], "big")
+        if chunk[4:] == b"eXIf":
+            orientation = exif_orientation(data[position + 8 : position + 8 + size])
+        position += 12 + size  # length, name, CRC
+    return ImageHeader("png", width, height, _PNG_COMPONENTS[colour], orientation)
+
+
+def _webp(data: bytes) -> ImageHeader:
+    kind = data[12:16]
+    if kind == b"VP8 ":
+        start, width, height = struct.unpack_from("<3sHH", data, 23)
+        if start != b"\x9d\x01\x2a":
+            raise BadImage("decode_failed", "no WebP key frame")
+        return ImageHeader("webp", width & 0x3FFF, height & 0x3FFF, 3)
+    if kind == b"VP8L":
+        signature, bits = struct.unpack_from("<BI", data, 20)
+        if signature != 0x2F:
+            raise BadImage("decode_failed", "no lossless WebP signature")
+        components = 4 if bits >> 28 & 1 else 3
+        return ImageHeader("webp", (bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1, components)
+    if kind == b"VP8X":
+        flags, size = struct.unpack_from("<B3x6s", data, 20)
+        width = int.from_bytes(size[:3], "little") + 1
+        height = int.from_bytes(size[3:], "little") + 1
+        orientation = _webp_orientation(data) if flags & 0x08 else 1
+        return ImageHeader("webp", width, height, 4 if flags & 0x10 else 3, orientation)
+    raise BadImage("decode_failed", "no WebP image chunk")
+
+
+def _webp_orientation(data: bytes) -> int:
+    """Orientation from the EXIF chunk, which stands behind the pixels."""
+    position = 12
+    for _ in range(_MAX_STEPS):
+        chunk = data[position : position + 8]
+        if len(chunk) < 8:
+            break
+        size = int.from_bytes(chunk[4:], "little")
+        if chunk[:4] == b"EXIF":
+            # Some writers keep the JPEG prefix.
+            return exif_orientation(data[position + 8 : position + 8 + size].removeprefix(b"Exif\0\0"))
+        position += 8 + size + (size & 1)
+    return 1

@@ -1,0 +1,45 @@
+"""Inputs shared by the tests of several folders."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+
+from corpus import BadCorpus, S3Photos, write_bad_corpus
+
+
+@pytest.fixture
+def bad_corpus(tmp_path: Path) -> BadCorpus:
+    """A folder and a COCO json with every kind of bad input, and what must become of each."""
+    return write_bad_corpus(tmp_path)
+
+
+@pytest.fixture
+def s3_photos(monkeypatch: pytest.MonkeyPatch) -> Iterator[S3Photos]:
+    """An empty bucket on a server on loopback, which obstore finds through the environment."""
+    import boto3
+    from moto.server import ThreadedMotoServer
+
+    from saliency_prompt.stages.read import open_bucket
+
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    endpoint = f"http://{host}:{port}"
+    for key, value in {
+        "AWS_ACCESS_KEY_ID": "test",
+        "AWS_SECRET_ACCESS_KEY": "test",
+        "AWS_REGION": "us-east-1",
+        "AWS_ENDPOINT_URL": endpoint,
+        "AWS_ALLOW_HTTP": "true",
+    }.items():
+        monkeypatch.setenv(key, value)
+    client = boto3.client("s3", endpoint_url=endpoint, region_name="us-east-1")
+    name = f"photos-{uuid4().hex}"  # the server's memory outlives it, as long as this process
+    client.create_bucket(Bucket=name)
+    open_bucket.cache_clear()  # stores remember the endpoint of an earlier test
+    yield S3Photos(f"s3://{name}", name, client)
+    open_bucket.cache_clear()
+    client.close()
+    server.stop()
