@@ -90,8 +90,11 @@ def upsampled_runs(saliency_KHW: Floats, height: int, width: int, tau: float) ->
     here = level[cell].astype(np.float64)
     there = level.take(cell + 1, mode="wrap").astype(np.float64)
     place = row - 0.5 + (np.float64(threshold) - here) / (there - here)
-    place = place * (height / rows) - 0.5
-    place = np.where(inside[cell], np.floor(place) + 1, np.ceil(place))  # the first pixel beyond the edge
+    place *= height / rows
+    place -= 0.5
+    # the first pixel beyond the edge; every column starts and ends outside, so edges lead in and out in turn
+    place[::2] = np.ceil(place[::2])
+    place[1::2] = np.floor(place[1::2]) + 1
     place[row == 0] = 0
     place[row == rows] = height
     mask = column // width
