@@ -1,3 +1,5 @@
 """Pseudo-labels for instance segmentation from unlabeled photographs."""
 
-__version__ = "0.1.0"
+from .version import __version__
+
+__all__ = ["__version__"]

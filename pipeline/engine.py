@@ -7,6 +7,7 @@ Batches are formed by the order of a shard's images alone, so that its bytes do 
 device thread waits for the device.
 """
 
+import contextlib
 import hashlib
 import queue
 import threading
@@ -19,7 +20,7 @@ from types import TracebackType
 import torch
 from torch import Tensor
 
-from ..schemas.config import Config
+from ..schemas.config import STRIDES, Config
 from ..schemas.errors import UserError
 from ..schemas.records import ImageRecord, ImageRef
 from ..stages.assemble import HostProposals, image_record
@@ -28,6 +29,9 @@ from ..stages.features import FeatureExtractor, stack_pixels
 from ..stages.proposals import propose
 from ..stages.read import BadImage, quarantined, read_image_bytes
 from .batching import Batcher
+
+
+MAX_WAITING_BATCHES = 8  # decoded images that may wait for others of their shape, in batches
 
 
 class EngineClosedError(RuntimeError):
@@ -121,9 +125,16 @@ class Engine:
             self._shards.put(shard)
         return shard.future
 
+    def drain(self) -> None:
+        """Give up the shards that wait, with EngineClosedError; those begun go on."""
+        with contextlib.suppress(queue.Empty):
+            while (shard := self._shards.get_nowait()) is not None:
+                shard.fail(EngineClosedError())
+
     def close(self) -> None:
         """Stop all threads; shards that are not finished are given up with EngineClosedError."""
         self._closing = True
+        self.drain()
         self._shards.put(None)
         for thread in self._threads:
             thread.join()
@@ -148,7 +159,7 @@ class Engine:
 
     def _feed_shard(self, shard: _Shard) -> None:
         size = self._config.features.batch_size
-        batcher: Batcher[tuple[int, DecodedImage]] = Batcher(size, max_waiting=8 * size)
+        batcher: Batcher[tuple[int, DecodedImage]] = Batcher(size, MAX_WAITING_BATCHES * size)
         reading: deque[Future[DecodedImage | ImageRecord]] = deque()
         submitted = 0
         for index in range(len(shard.refs)):
@@ -172,17 +183,8 @@ class Engine:
 
     def _read(self, ref: ImageRef) -> DecodedImage | ImageRecord:
         start = time.perf_counter()
-        data = None
-        try:
-            data = read_image_bytes(ref, self._config.decode.max_bytes)
-            image = decode_image(data, ref, self._config.decode)
-            if min(image.pixels.shape[:2]) <= self._features.stride:
-                height, width = image.pixels.shape[:2]
-                raise BadImage("too_small", f"resized to {width}x{height}, it has fewer than 2 feature cells on a side")
-        except BadImage as bad:
-            return quarantined(ref, bad, None if data is None else hashlib.sha256(data).hexdigest())
-        finally:
-            self.meter.spend("read", start)
+        image = load_image(ref, self._config)
+        self.meter.spend("read", start)
         return image
 
     def _compute(self) -> None:
@@ -224,6 +226,20 @@ class Engine:
     def _finish(self, shard: _Shard, index: int, record: ImageRecord) -> None:
         self.meter.count(record)
         shard.finish(index, record)
+
+
+def load_image(ref: ImageRef, config: Config) -> DecodedImage | ImageRecord:
+    """Read and decode one image, or say in its record why it cannot be used."""
+    data = None
+    try:
+        data = read_image_bytes(ref, config.decode.max_bytes)
+        image = decode_image(data, ref, config.decode)
+        height, width = image.pixels.shape[:2]
+        if min(height, width) <= STRIDES[config.features.level]:
+            raise BadImage("too_small", f"resized to {width}x{height}, it has fewer than 2 feature cells on a side")
+    except BadImage as bad:
+        return quarantined(ref, bad, None if data is None else hashlib.sha256(data).hexdigest())
+    return image
 
 
 def _explained(error: BaseException, batch: int) -> BaseException:

@@ -11,6 +11,8 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 Level = Literal["c3", "c4", "c5"]
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 
+STRIDES: dict[str, int] = {"c3": 8, "c4": 16, "c5": 32}  # image pixels per feature cell
+
 
 class Section(BaseModel):
     """Base of all sections: frozen, and a misspelt key is an error rather than ignored."""

@@ -42,14 +42,19 @@ class HostProposals:
             pinned = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
             return pinned.copy_(tensor, non_blocking=True)
 
-        fields = [host(t) for t in (found.score, found.score_raw, found.seed_index, found.saliency)]
-        vectors = {name: host(t) for name, t in found.vectors.items()}
-        finite = host(found.finite)
-        copied = None
-        if found.score.device.type == "cuda":
-            copied = torch.cuda.Event()
-            copied.record()
-        return cls(found.layout, *fields, vectors, finite, copied)
+        moved = cls(
+            found.layout,
+            score=host(found.score),
+            score_raw=host(found.score_raw),
+            seed_index=host(found.seed_index),
+            saliency=host(found.saliency),
+            vectors={name: host(tensor) for name, tensor in found.vectors.items()},
+            finite=host(found.finite),
+            copied=torch.cuda.Event() if found.score.is_cuda else None,  # type: ignore[no-untyped-call]
+        )
+        if moved.copied is not None:
+            moved.copied.record()
+        return moved
 
     def wait(self) -> None:
         """Block this thread, not the device's, until the copies have arrived."""
@@ -65,7 +70,9 @@ def image_record(ref: ImageRef, image: DecodedImage, host: HostProposals, i: int
     count = int((host.score[i] > 0).sum())
     saliency_MHW = host.saliency[i, :count].numpy()
     score = host.score[i, :count].numpy()
-    encoded = encode_masks(saliency_MHW, score, image.height, image.width, config.threshold.tau, config.filters)
+    encoded = encode_masks(
+        saliency_MHW, score, height=image.height, width=image.width, tau=config.threshold.tau, filters=config.filters
+    )
     kept = encoded.kept
     masks = None
     if len(kept):

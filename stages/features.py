@@ -63,19 +63,25 @@ class FeatureExtractor:
         self.dtype = DTYPES[config.precision]
         # TF32 holds the ten mantissa bits of fp16, the CPU's bf16 units do not
         self.bf16_valued = config.precision == "bf16" or (config.precision == "fp16" and device.type == "cuda")
-        self.stride = int(module.strides[config.level])
-        self._module = module.to(device=device, dtype=self.dtype, memory_format=torch.channels_last)
+        self._module = module.to(device, self.dtype).to(memory_format=torch.channels_last)
         self._mean = torch.tensor(module.mean, dtype=torch.float32, device=device)
-        self._copy_stream = torch.cuda.Stream(device) if device.type == "cuda" else None
+        self._copy_stream = _stream(device)
         self._std = torch.tensor(module.std, dtype=torch.float32, device=device)
 
     @torch.inference_mode()
     def __call__(self, images_BHW3: Tensor) -> Tensor:
         """uint8 RGB [B, H, W, 3] on the device -> features [B, D, ceil(H/stride), ceil(W/stride)]."""
+        return self.forward(self.normalise(images_BHW3))
+
+    def normalise(self, images_BHW3: Tensor) -> Tensor:
+        """uint8 RGB [B, H, W, 3] -> the backbone's input [B, 3, H, W], channels last."""
         width = images_BHW3.shape[2]
         # rows of width * 3 values: four times faster on the CPU than broadcasting over a last dimension of 3
         rows = images_BHW3.flatten(2).to(torch.float32).sub_(self._mean.repeat(width)).div_(self._std.repeat(width))
-        images_B3HW = rows.to(self.dtype).view(images_BHW3.shape).permute(0, 3, 1, 2)
+        return rows.to(self.dtype).view(images_BHW3.shape).permute(0, 3, 1, 2)
+
+    def forward(self, images_B3HW: Tensor) -> Tensor:
+        """The backbone alone."""
         features: Tensor = self._module(images_B3HW, self.level)[self.level]
         return features
 
@@ -89,6 +95,10 @@ class FeatureExtractor:
         computing.wait_stream(self._copy_stream)
         images.record_stream(computing)
         return images
+
+
+def _stream(device: torch.device) -> torch.cuda.Stream | None:
+    return torch.cuda.Stream(device) if device.type == "cuda" else None  # type: ignore[no-untyped-call]
 
 
 def stack_pixels(images: list[npt.NDArray[np.uint8]], *, pin: bool) -> Tensor:

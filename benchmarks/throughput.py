@@ -1,0 +1,182 @@
+"""Images per second of the whole job, over those of the bare backbone forward in the same process.
+
+    python benchmarks/throughput.py --images DIR --weights W --limit N --json F [--set features.precision=fp32] ...
+
+Job and forward alternate, on the same images, in the same batches, at the same precision and memory settings; the
+ratio is that of the medians. The job is all of it: planning, reading, decoding, the forward pass, proposals,
+encoding, hashing, writing, committing, sealing. With `--plain K` a loop of the same steps, one image at a time in
+fp32, written as one would first write it, runs on K of the images and gives `speedup_over_plain`.
+"""
+
+import argparse
+import json
+import statistics
+import tempfile
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+import torch.nn.functional as F
+from pycocotools import mask as coco_mask
+
+from environment import describe
+from saliency_prompt.models.resnet import ResNet
+from saliency_prompt.pipeline.batching import Batcher
+from saliency_prompt.pipeline.engine import MAX_WAITING_BATCHES, load_image
+from saliency_prompt.pipeline.plan import plan, resolve_config
+from saliency_prompt.pipeline.process import tune_allocator
+from saliency_prompt.pipeline.run import ShardRunner, finish, run_in_process, unfinished
+from saliency_prompt.pipeline.sources import open_source
+from saliency_prompt.schemas.config import Config
+from saliency_prompt.schemas.load import load_config
+from saliency_prompt.stages.backbone import LoadedBackbone, load_backbone
+from saliency_prompt.stages.decode import DecodedImage
+from saliency_prompt.stages.features import FeatureExtractor, resolve_device, stack_pixels
+
+
+def synchronize(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def form_batches(images: list[DecodedImage], size: int) -> list[torch.Tensor]:
+    """The batches of the job, as it forms them."""
+    batcher: Batcher[DecodedImage] = Batcher(size, MAX_WAITING_BATCHES * size)
+    groups = [batch for image in images if (batch := batcher.add(image.pixels.shape, image))]
+    return [stack_pixels([i.pixels for i in group], pin=False) for group in [*groups, *batcher.flush()]]
+
+
+def time_forward(extractor: FeatureExtractor, batches: list[torch.Tensor]) -> float:
+    """Seconds of the bare forward passes; the inputs are normalised and on the device before the clock starts."""
+    device = extractor.device
+    with torch.inference_mode():
+        inputs = [extractor.normalise(extractor.upload(batch)) for batch in batches]
+        synchronize(device)
+        start = time.perf_counter()
+        for batch in inputs:
+            extractor.forward(batch)
+        synchronize(device)
+        return time.perf_counter() - start
+
+
+def time_job(images: list[str], config: Config, backbone: LoadedBackbone, device: torch.device) -> tuple[float, str]:
+    """Seconds of the whole job on these files, and its root hash."""
+    with tempfile.TemporaryDirectory() as folder:
+        listing = Path(folder, "images.txt")
+        listing.write_text("\n".join(images), encoding="utf-8")
+        start = time.perf_counter()
+        planned = plan(f"{folder}/out", open_source(str(listing)), config, backbone, device)
+        with ShardRunner(planned.dataset, planned.config, backbone, device) as runner:
+            reports = list(run_in_process(runner, unfinished(planned.dataset), stop=threading.Event()))
+        seal = finish(planned.dataset, len(reports)).seal
+        assert seal is not None
+        return time.perf_counter() - start, seal.root_hash
+
+
+def time_plain(paths: list[str], backbone: LoadedBackbone, config: Config, device: torch.device) -> float:
+    """Seconds of the same steps written plainly: one image at a time, fp32, every seed through NMS."""
+    module = backbone.module.to(device).float()
+    mean, std = torch.tensor(module.mean, device=device), torch.tensor(module.std, device=device)
+    start = time.perf_counter()
+    for path in paths:
+        image = cv2.cvtColor(cv2.imread(path), cv2.COLOR_BGR2RGB)
+        height, width = image.shape[:2]
+        scale = min(config.decode.short_side / min(height, width), config.decode.long_side / max(height, width))
+        image = cv2.resize(image, (round(width * scale), round(height * scale)))
+        with torch.no_grad():
+            pixels = ((torch.from_numpy(image).to(device).float() - mean) / std).permute(2, 0, 1)[None]
+            features = module(pixels, "c5")["c5"]
+            keys = F.normalize(features[0].flatten(1), dim=0)
+            seeds = [F.interpolate(features, scale_factor=s, mode="bilinear")[0].flatten(1) for s in (1.0, 0.5, 0.25)]
+            maps = F.normalize(torch.cat(seeds, 1), dim=0).T @ keys
+            low = maps.amin(1, keepdim=True)
+            maps = (maps - low) / (maps.amax(1, keepdim=True) - low)
+            binary = (maps >= 0.5).float()
+            maskness = (maps * binary).sum(1) / binary.sum(1)
+            order = maskness.argsort(descending=True)
+            maps, binary, maskness = maps[order], binary[order], maskness[order]
+            inter = binary @ binary.T
+            area = binary.sum(1)
+            iou = (inter / (area[:, None] + area[None] - inter)).triu(1)
+            cover = iou.amax(0)[:, None].expand_as(iou)
+            score = maskness * (torch.exp(-2 * iou**2) / torch.exp(-2 * cover**2)).amin(0)
+            best = score.argsort(descending=True)[:20]
+            soft = maps[best][score[best] >= 0.7].view(1, -1, *features.shape[2:])
+            full = F.interpolate(soft, (height, width), mode="bilinear")[0] >= 0.5 if soft.shape[1] else soft[0]
+        for mask in full.cpu().numpy():
+            coco_mask.encode(np.asfortranarray(mask.astype(np.uint8)))
+    return time.perf_counter() - start
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--images", required=True, help="folder, glob or list, as `generate` takes it")
+    parser.add_argument("--weights", default="random")
+    parser.add_argument("--limit", type=int, default=64)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--plain", type=int, default=0, help="images for the plain loop")
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--set", action="append", default=[], dest="overrides")
+    parser.add_argument("--json")
+    options = parser.parse_args()
+
+    tune_allocator()
+    device = resolve_device(options.device)
+    config = load_config(overrides=[*options.overrides, f"features.weights={options.weights}"])
+    backbone = load_backbone(
+        config.features.weights, arch=config.features.arch, stride_in_1x1=config.features.stride_in_1x1
+    )
+    resolved = resolve_config(config, backbone.arch, device)
+    refs = [ref for ref, _ in zip(open_source(options.images).refs(), range(options.limit), strict=False)]
+    loaded = [load_image(ref, resolved) for ref in refs]
+    images = [image for image in loaded if isinstance(image, DecodedImage)]
+    paths = [ref.uri for ref, image in zip(refs, loaded, strict=True) if isinstance(image, DecodedImage)]
+    extractor = FeatureExtractor(backbone, resolved.features, device)
+    batches = form_batches(images, resolved.features.batch_size)
+
+    time_forward(extractor, batches[:2])  # warm-up
+    time_job(paths[: 2 * resolved.features.batch_size], config, backbone, device)
+    forward, job, hashes = [], [], set()
+    for _ in range(options.rounds):
+        forward.append(time_forward(extractor, batches))
+        seconds, root_hash = time_job(paths, config, backbone, device)
+        job.append(seconds)
+        hashes.add(root_hash)
+    count = len(images)
+    result: dict[str, Any] = {
+        "benchmark": "throughput",
+        "images": count,
+        "batches": len(batches),
+        "arch": backbone.arch,
+        "weights": Path(backbone.weights).name,
+        "precision": resolved.features.precision,
+        "batch_size": resolved.features.batch_size,
+        "short_side": resolved.decode.short_side,
+        "ratio": statistics.median(forward) / statistics.median(job),
+        "job_images_per_second": count / statistics.median(job),
+        "forward_images_per_second": count / statistics.median(forward),
+        "job_seconds": job,
+        "forward_seconds": forward,
+        "same_bytes_every_round": len(hashes) == 1,
+    }
+    if options.plain:
+        assert isinstance(backbone.module, ResNet), "the plain loop is written for a ResNet"
+        chosen = paths[: options.plain]
+        time_plain(chosen[:1], backbone, resolved, device)
+        seconds = time_plain(chosen, backbone, resolved, device)
+        result["plain_images_per_second"] = len(chosen) / seconds
+        result["speedup_over_plain"] = result["job_images_per_second"] / result["plain_images_per_second"]
+    result["environment"] = describe(device)
+    text = json.dumps(result, indent=2)
+    print(text)
+    print(f"ratio {result['ratio']:.3f}")
+    if options.json:
+        Path(options.json).write_text(text + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

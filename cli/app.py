@@ -1,0 +1,57 @@
+"""The command line: `saliency-prompt`. Commands are registered here and live in the other modules."""
+
+import sys
+from typing import Any
+
+import typer
+from rich.console import Console
+
+from ..schemas.errors import UserError
+from ..version import __version__
+from . import config, dataset, demo, evaluate, generate, weights
+
+app = typer.Typer(
+    name="saliency-prompt",
+    help="Pseudo-labels for instance segmentation from unlabeled photographs.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+app.command()(generate.generate)
+app.command()(dataset.status)
+app.command()(dataset.verify)
+app.command()(dataset.gc)
+app.command()(dataset.show)
+app.add_typer(dataset.export_app, name="export")
+app.command()(evaluate.evaluate)
+app.add_typer(config.app, name="config")
+app.add_typer(weights.app, name="weights")
+app.command()(demo.demo)
+
+
+def _print_version(value: bool) -> None:
+    if value:
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: bool = typer.Option(False, "--version", callback=_print_version, is_eager=True, help="Print the version."),
+) -> None:
+    del version
+
+
+def main(arguments: list[str] | None = None) -> Any:
+    """Entry point: a UserError is printed as one sentence, and the exit code is 2."""
+    try:
+        return app(arguments)
+    except UserError as error:
+        Console(stderr=True).print(f"[bold red]error:[/] {_plain(error)}", highlight=False, soft_wrap=True)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+def _plain(error: UserError) -> str:
+    return str(error).replace("[", "\\[")

@@ -1,0 +1,105 @@
+"""`status`, `verify`, `gc`, `show` and `export coco`: everything that looks at a data set."""
+
+import json
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from ..schemas.errors import UserError
+from .options import DatasetUrl
+
+export_app = typer.Typer(help="Write the data set in another format.", no_args_is_help=True)
+
+
+def status(
+    dataset: DatasetUrl,
+    quarantined: Annotated[int, typer.Option(help="List at most so many quarantined images.")] = 20,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Show what is done, from the data set alone: of a running, dead or finished job."""
+    from ..pipeline.status import quarantined_images
+    from ..pipeline.status import status as read_status
+    from ..store.dataset import Dataset
+
+    opened = Dataset.open(dataset)
+    now = read_status(opened)
+    counts = now.counts
+    listed, reasons = quarantined_images(opened, quarantined) if counts.quarantined else ([], {})
+    if as_json:
+        state = {
+            "url": now.url,
+            "images": now.n_images,
+            "shards": now.n_shards,
+            "shards_done": now.shards_done,
+            "counts": counts.model_dump(),
+            "quarantine_reasons": dict(reasons),
+            "root_hash": now.root_hash,
+        }
+        typer.echo(json.dumps(state, indent=2))
+        return
+    console = Console()
+    console.print(f"{now.url}", highlight=False)
+    console.print(f"  shards     {now.shards_done:,} of {now.n_shards:,}")
+    console.print(f"  images     {counts.images:,} of {now.n_images:,}: {counts.ok:,} with masks, {counts.empty:,} without")
+    console.print(f"  masks      {counts.masks:,}")
+    console.print(f"  weights    {opened.card.weights_name}", highlight=False)
+    console.print(f"  sealed     {now.root_hash or 'no'}", highlight=False)
+    if counts.quarantined:
+        console.print(f"  quarantined {counts.quarantined:,}: {', '.join(f'{n} {r}' for r, n in sorted(reasons.items()))}")
+        for image in listed:
+            console.print(f"    {image.file_name}: {image.reason}: {image.error}", highlight=False, markup=False)
+
+
+def verify(dataset: DatasetUrl) -> None:
+    """Read every file again and check hashes, counts, boxes and coverage. Exit code 1 if anything is wrong."""
+    from ..store.check import verify as check
+    from ..store.dataset import Dataset
+
+    report = check(Dataset.open(dataset))
+    for problem in report.problems:
+        typer.echo(str(problem))
+    typer.echo(report.summary)
+    raise typer.Exit(1 if report.problems else 0)
+
+
+def gc(
+    dataset: DatasetUrl,
+    grace: Annotated[float, typer.Option(help="Keep files younger than this, in seconds: they may be in use.")] = 3600,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only count.")] = False,
+) -> None:
+    """Remove what no commit names: the remains of interrupted and superseded work."""
+    from ..store.check import gc as collect
+    from ..store.dataset import Dataset
+
+    report = collect(Dataset.open(dataset), grace_seconds=grace, dry_run=dry_run)
+    typer.echo(f"{'would remove' if dry_run else 'removed'} {report.files:,} files, {report.bytes / 1e6:,.1f} MB")
+
+
+def show(
+    dataset: DatasetUrl,
+    out: Annotated[str, typer.Option(help="Folder for the pictures.")],
+    limit: Annotated[int, typer.Option(min=1, help="Draw at most so many images, in the data set's order.")] = 50,
+    image: Annotated[list[str] | None, typer.Option(help="Draw these file names or ids only; may be repeated.")] = None,
+) -> None:
+    """Draw masks, boxes, scores and seed points over the photographs."""
+    from ..pipeline.show import draw_dataset
+    from ..store.dataset import Dataset
+
+    drawn = draw_dataset(Dataset.open(dataset), out, limit=limit, wanted=image or [])
+    if not drawn:
+        raise UserError("No image was drawn: the photographs were moved, or none has the given name.")
+    for path in drawn:
+        typer.echo(path)
+
+
+@export_app.command()
+def coco(
+    dataset: DatasetUrl, annotations: Annotated[str, typer.Argument(help="The json file to write.")]
+) -> None:
+    """Write a COCO annotation file: one category `object`, RLE masks, boxes, scores; ids from 1."""
+    from ..store.dataset import Dataset
+    from ..store.export import export_coco
+
+    report = export_coco(Dataset.open(dataset), annotations)
+    typer.echo(f"wrote {annotations}: {report.images:,} images, {report.annotations:,} masks")

@@ -1,0 +1,103 @@
+"""`generate`: the main job."""
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+
+from ..schemas.load import load_config
+from .options import ConfigFile, Device, Overrides, Preset, Weights
+
+if TYPE_CHECKING:
+    from ..pipeline.estimate import Estimate
+    from ..store.dataset import Dataset
+
+EXIT_QUARANTINED = 3
+EXIT_INTERRUPTED = 130
+
+
+def generate(
+    photos: Annotated[
+        str, typer.Argument(help="Folder, glob, text file of paths, COCO json (its images list), or bucket URL.")
+    ],
+    out: Annotated[str, typer.Option(help="The data set: a folder or a bucket URL. An unfinished one is resumed.")],
+    weights: Weights = None,
+    preset: Preset = "saliency-prompt",
+    config: ConfigFile = None,
+    set_: Overrides = None,
+    root: Annotated[str | None, typer.Option(help="Folder or URL that names in a COCO json are relative to.")] = None,
+    device: Device = "auto",
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan with bytes and time, and stop.")] = False,
+    retry_quarantined: Annotated[
+        bool, typer.Option("--retry-quarantined", help="Try again the images that were set aside.")
+    ] = False,
+) -> None:
+    """Make pseudo-masks and prompt vectors from photographs.
+
+    Exit codes: 0 all done; 2 something you can fix; 3 all done, but some images were set aside; 130 interrupted.
+    """
+    overrides = [*(set_ or []), *([f"features.weights={weights!r}"] if weights is not None else [])]
+    settings = load_config(preset, config, overrides)
+
+    from ..pipeline import generate as job
+    from ..pipeline.estimate import estimate
+    from ..pipeline.process import tune_allocator
+    from ..pipeline.progress import Display
+    from ..pipeline.signals import graceful_stop
+    from ..pipeline.sources import open_source
+    from ..stages.features import resolve_device
+
+    console = Console(stderr=True)
+    tune_allocator()
+    where = resolve_device(device)
+    source = open_source(photos, root)
+    if dry_run:
+        _print_estimate(console, out, estimate(source, settings, job.load(settings), where))
+        return
+    run = job.retry_quarantined if retry_quarantined else job.generate
+
+    def say_stopping() -> None:
+        console.print("finishing the shards on the device; press Ctrl-C again to stop at once (nothing is lost)")
+
+    with graceful_stop(say_stopping) as stop, Display(console) as display:
+        dataset, report = run(source, job.Job(out, settings, where), display, stop)
+    if report.shards_left:
+        console.print(f"stopped: {report.shards_left:,} shards are left; run the same command again to resume")
+        raise typer.Exit(EXIT_INTERRUPTED)
+    raise typer.Exit(_print_outcome(console, dataset))
+
+
+def _print_outcome(console: Console, dataset: "Dataset") -> int:
+    """Say what came out and give the exit code."""
+    from ..pipeline.status import quarantined_images, status
+
+    now = status(dataset)
+    counts = now.counts
+    console.print(
+        f"sealed {now.url}: {counts.images:,} images, {counts.masks:,} masks, {counts.empty:,} without a mask, "
+        f"{counts.quarantined:,} quarantined; root hash {now.root_hash}",
+        highlight=False,
+        soft_wrap=True,
+    )
+    if not counts.quarantined:
+        return 0
+    listed, _ = quarantined_images(dataset, limit=20)
+    for image in listed:
+        console.print(f"  {image.file_name}: {image.reason}: {image.error}", highlight=False, markup=False)
+    if counts.quarantined > len(listed):
+        console.print(f"  and {counts.quarantined - len(listed):,} more: see `saliency-prompt status --quarantined`")
+    console.print("repair them and run the command again with --retry-quarantined")
+    return EXIT_QUARANTINED
+
+
+def _print_estimate(console: Console, out: str, plan: "Estimate") -> None:
+    from ..pipeline.progress import duration
+
+    features = plan.config.features
+    console.print(f"would write {out}", highlight=False)
+    console.print(f"  {plan.n_images:,} images in {plan.n_shards:,} shards of {plan.config.plan.shard_size:,}")
+    console.print(f"  {features.arch}, {features.precision}, batches of {features.batch_size}")
+    console.print(f"  about {plan.bytes_in / 1e6:,.1f} MB to read and {plan.bytes_out / 1e6:,.1f} MB to write")
+    console.print(f"  about {duration(plan.seconds)} on this machine (calibrated on {plan.sampled} images)")
+    if plan.quarantined_in_sample:
+        console.print(f"  {plan.quarantined_in_sample} of these {plan.sampled} images cannot be used as they are")

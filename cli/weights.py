@@ -1,0 +1,55 @@
+"""`weights list|fetch|verify`."""
+
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, DownloadColumn, Progress, TransferSpeedColumn
+
+from ..schemas.errors import UserError
+from ..store import weights as registry
+
+app = typer.Typer(help="Registered backbone weights.", no_args_is_help=True)
+
+Name = Annotated[str, typer.Argument(help="A registered name.")]
+
+
+@app.command("list")
+def list_() -> None:
+    """List the registered names, and whether their files are here."""
+    for entry in registry.WEIGHTS.values():
+        if entry.url is None and entry.path is None:
+            state = "built in"
+        else:
+            state = "here" if registry.cached_path(entry).is_file() else f"{entry.size / 1e6:.0f} MB to fetch"
+        typer.echo(f"{entry.name:24} {entry.arch:10} {state:16} {entry.note}")
+
+
+@app.command()
+def fetch(name: Name) -> None:
+    """Download the file of a registered name, resuming where an earlier download stopped, and check its hash."""
+    entry = _entry(name)
+    with Progress(BarColumn(), DownloadColumn(), TransferSpeedColumn(), console=Console(stderr=True)) as bar:
+        task = bar.add_task(name, total=entry.size)
+        path = registry.fetch(entry, progress=lambda done, total: bar.update(task, completed=done, total=total))
+    typer.echo(path)
+
+
+@app.command()
+def verify(name: Name) -> None:
+    """Check the hash of a registered file. Exit code 1 if it is missing or wrong."""
+    entry = _entry(name)
+    path = registry.cached_path(entry)
+    if registry.verify(entry):
+        typer.echo(f"{path} is as registered")
+        return
+    typer.echo(f"{path} is {'not as registered' if path.is_file() else 'missing'}: run `weights fetch {name}`")
+    raise typer.Exit(1)
+
+
+def _entry(name: str) -> registry.WeightsEntry:
+    entry = registry.WEIGHTS.get(name)
+    if entry is None or (entry.url is None and entry.path is None):
+        files = ", ".join(e.name for e in registry.WEIGHTS.values() if e.url or e.path)
+        raise UserError(f"{name!r} is not a registered file: take one of {files}.")
+    return entry

@@ -1,0 +1,72 @@
+"""What a run would cost, from a short calibration on some of its own images. Writes nothing."""
+
+import random
+import time
+from dataclasses import dataclass
+
+import torch
+
+from ..schemas.config import Config
+from ..schemas.records import ImageRef
+from ..stages.backbone import LoadedBackbone
+from ..stages.features import FeatureExtractor
+from ..store.shard import build_shard
+from .engine import Engine
+from .plan import resolve_config
+from .sources import Source
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """A plan in numbers: bytes in and out, and seconds on this machine; by calibration on `sampled` images."""
+
+    n_images: int
+    n_shards: int
+    bytes_in: int
+    bytes_out: int
+    seconds: float
+    sampled: int
+    quarantined_in_sample: int
+    config: Config
+
+
+def estimate(source: Source, config: Config, backbone: LoadedBackbone, device: torch.device) -> Estimate:
+    """List the source, run two small samples of it and extrapolate (the first warms up and is not counted)."""
+    resolved = resolve_config(config, backbone.arch, device)
+    size = max(4, 2 * resolved.features.batch_size)
+    sample, n_images, bytes_in = _sample(source, 2 * size)
+    features = FeatureExtractor(backbone, resolved.features, device)
+    warm, timed = sample[: len(sample) // 2], sample[len(sample) // 2 :]
+    with Engine(resolved, features, read_threads=2, encode_threads=2) as engine:
+        engine.submit(warm).result()
+        start = time.perf_counter()
+        records = engine.submit(timed).result()
+        files = build_shard(records, resolved.encode.compression_level)
+        seconds = time.perf_counter() - start
+    share = n_images / len(timed)
+    return Estimate(
+        n_images=n_images,
+        n_shards=-(-n_images // resolved.plan.shard_size),
+        bytes_in=bytes_in,
+        bytes_out=round(sum(map(len, files.values())) * share),
+        seconds=seconds * share,
+        sampled=len(timed),
+        quarantined_in_sample=sum(record.status == "quarantined" for record in records),
+        config=resolved,
+    )
+
+
+def _sample(source: Source, size: int) -> tuple[list[ImageRef], int, int]:
+    """A uniform sample of the source's images in one pass, their number, and their bytes as far as known."""
+    chooser = random.Random(0)  # noqa: S311 - a calibration sample, the same every time
+    sample: list[ImageRef] = []
+    count = known = total = 0
+    for ref in source.refs():
+        count += 1
+        if ref.size_bytes is not None:
+            known, total = known + 1, total + ref.size_bytes
+        if len(sample) < size:
+            sample.append(ref)
+        elif (place := chooser.randrange(count)) < size:
+            sample[place] = ref
+    return sample, count, round(total / known * count) if known else 0

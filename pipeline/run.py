@@ -1,0 +1,153 @@
+"""Running a planned data set in this process: shard by shard, resumable at every moment.
+
+`ShardRunner.run_shard` is the seam between executors: it is all an executor needs to know.
+"""
+
+import os
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from ..schemas.config import Config
+from ..schemas.manifest import CommitInfo, Seal, ShardCounts
+from ..schemas.records import ImageRecord
+from ..stages.backbone import LoadedBackbone
+from ..stages.features import FeatureExtractor
+from ..store.dataset import Dataset
+from ..store.shard import build_shard, commit_shard
+from ..version import __version__
+from .engine import Engine, EngineClosedError, Meter
+
+IN_FLIGHT = 3  # shards: one on the device, one being read, one being written
+
+
+@dataclass(frozen=True, slots=True)
+class ShardReport:
+    """What one shard came to; `seconds` from its first read to its commit."""
+
+    shard_id: int
+    counts: ShardCounts
+    content_hash: str
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class RunReport:
+    """How a run ended. `seal` is None if shards are left to do."""
+
+    shards_done: int
+    shards_left: int
+    seal: Seal | None
+
+
+class ShardRunner:
+    """Computes and commits single shards of a data set on one device. Use as a context manager.
+
+    Several threads may call `run_shard` at once: that is how the device is kept busy across shards.
+    """
+
+    def __init__(self, dataset: Dataset, config: Config, backbone: LoadedBackbone, device: torch.device) -> None:
+        cores = os.cpu_count() or 1
+        features = FeatureExtractor(backbone, config.features, device)
+        self.dataset = dataset
+        self._level = config.encode.compression_level
+        self._engine = Engine(
+            config, features, read_threads=min(16, max(2, cores // 2)), encode_threads=min(16, max(1, cores // 2))
+        )
+
+    @property
+    def meter(self) -> Meter:
+        """Live counters of all shards run here."""
+        return self._engine.meter
+
+    def run_shard(self, shard_id: int, generation: int = 0) -> ShardReport:
+        """Read, compute, write and commit one shard; the same bytes whenever and wherever it runs.
+
+        Raises UserError where the user can help: the target is full or not writable, the device out of memory.
+        """
+        started, clock = time.time(), time.perf_counter()
+        records = self._engine.submit(self.dataset.read_inputs(shard_id)).result()
+        files = build_shard(records, self._level)
+        seconds = time.perf_counter() - clock
+        commit = commit_shard(
+            self.dataset.store,
+            shard_id,
+            files,
+            fingerprint=self.dataset.card.fingerprint,
+            counts=count(records),
+            generation=generation,
+            info=CommitInfo(started=started, seconds=seconds, host=socket.gethostname(), code_version=__version__),
+        )
+        return ShardReport(shard_id, commit.counts, commit.content_hash, time.perf_counter() - clock)
+
+    def drain(self) -> None:
+        """Give up shards that were handed in and not begun; those on the device go on."""
+        self._engine.drain()
+
+    def close(self) -> None:
+        """Give up all that is not committed."""
+        self._engine.close()
+
+    def __enter__(self) -> "ShardRunner":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def count(records: Iterable[ImageRecord]) -> ShardCounts:
+    """Totals over the records of a shard."""
+    rows = [(r.status, len(r.masks) if r.masks else 0) for r in records]
+    by_status = {status: sum(s == status for s, _ in rows) for status in ("ok", "empty", "quarantined")}
+    return ShardCounts(images=len(rows), masks=sum(n for _, n in rows), **by_status)
+
+
+def run_in_process(
+    runner: ShardRunner,
+    shard_ids: Iterable[int],
+    *,
+    generation: Callable[[int], int] = lambda _: 0,
+    stop: threading.Event,
+    tick: Callable[[], None] = lambda: None,
+) -> Iterator[ShardReport]:
+    """Run shards in order, a few in flight, and give each report as its shard is committed.
+
+    `stop` lets the shards on the device finish and starts no more. `tick` is called several times a second. The first
+    failure gives up the others and is raised.
+    """
+    waiting = iter(shard_ids)
+    with ThreadPoolExecutor(IN_FLIGHT, "shard") as pool:
+        active: set[Future[ShardReport]] = set()
+        try:
+            while True:
+                while len(active) < IN_FLIGHT and not stop.is_set() and (shard := next(waiting, None)) is not None:
+                    active.add(pool.submit(runner.run_shard, shard, generation(shard)))
+                if not active:
+                    return
+                done, active = wait(active, timeout=0.2, return_when=FIRST_COMPLETED)
+                if stop.is_set():
+                    runner.drain()
+                tick()
+                for future in done:
+                    if not (stop.is_set() and isinstance(future.exception(), EngineClosedError)):
+                        yield future.result()
+        except BaseException:
+            runner.close()  # the pool waits for its shards: let them fail at once
+            raise
+
+
+def unfinished(dataset: Dataset) -> list[int]:
+    """Shards without a commit, in order."""
+    return [int(i) for i in np.flatnonzero(~dataset.committed())]
+
+
+def finish(dataset: Dataset, shards_done: int) -> RunReport:
+    """Seal the data set if every shard is committed."""
+    left = len(unfinished(dataset))
+    return RunReport(shards_done, left, None if left else dataset.seal())

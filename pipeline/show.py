@@ -1,0 +1,81 @@
+"""Pictures of a data set: its photographs with the masks drawn over them."""
+
+import math
+from collections.abc import Collection, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from ..schemas.config import STRIDES, Config
+from ..schemas.load import parse_config
+from ..schemas.records import ImageRef
+from ..stages.decode import decode_image
+from ..stages.overlay import draw_overlay
+from ..stages.read import BadImage, read_image_bytes
+from ..stages.saliency import seed_layout
+from ..store.dataset import Dataset, ShardTables
+
+
+def draw_dataset(dataset: Dataset, out: str, *, limit: int, wanted: Collection[str] = ()) -> list[Path]:
+    """Write one PNG per image with masks into the folder `out`, in the data set's order; at most `limit`.
+
+    `wanted` names images by file name or id, and takes those without masks too. Photographs that have moved or
+    changed since are left out.
+    """
+    config = parse_config(dataset.card.config)
+    folder = Path(out)
+    folder.mkdir(parents=True, exist_ok=True)
+    drawn: list[Path] = []
+    for tables, ref, row in _rows(dataset):
+        if len(drawn) == limit:
+            break
+        if wanted and not {ref.file_name, str(ref.image_id)} & set(wanted):
+            continue
+        if row["status"] == "quarantined" or (row["status"] == "empty" and not wanted):
+            continue
+        picture = _draw(tables, ref, row, config)
+        if picture is not None:
+            path = folder / f"{ref.file_name.replace('/', '_')}.png"
+            cv2.imwrite(str(path), cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
+            drawn.append(path)
+    return drawn
+
+
+def seed_points(masks: pa.Table, row: Mapping[str, Any], config: Config) -> npt.NDArray[np.float32]:
+    """Centres of the seeds' cells in pixels of the stored image: [n, 2] (x, y)."""
+    stride = STRIDES[config.features.level]
+    grid_h, grid_w = math.ceil(row["resized_height"] / stride), math.ceil(row["resized_width"] / stride)
+    layout = seed_layout(grid_h, grid_w, config.saliency)
+    shapes = dict(zip(layout.scale_index, layout.shapes, strict=True))
+    shape_n2 = np.array([shapes[scale] for scale in masks["seed_scale"].to_pylist()], np.float32).reshape(-1, 2)
+    x = (masks["seed_x"].to_numpy() + 0.5) / shape_n2[:, 1] * row["width"]
+    y = (masks["seed_y"].to_numpy() + 0.5) / shape_n2[:, 0] * row["height"]
+    return np.stack([x, y], axis=1).astype(np.float32)
+
+
+def _rows(dataset: Dataset) -> Iterator[tuple[ShardTables, ImageRef, dict[str, Any]]]:
+    for commit in dataset.commits():
+        tables = dataset.read_shard(commit)
+        refs = {ref.image_id: ref for ref in dataset.read_inputs(commit.shard_id)}
+        for row in tables.images.to_pylist():
+            yield tables, refs[row["image_id"]], row
+
+
+def _draw(tables: ShardTables, ref: ImageRef, row: Mapping[str, Any], config: Config) -> npt.NDArray[np.uint8] | None:
+    sides = sorted((row["height"], row["width"]))
+    at_stored_size = {"short_side": sides[0], "long_side": sides[1], "keep_ratio": True, "align": 1}
+    decode = config.decode.model_copy(update=at_stored_size)
+    try:
+        image = decode_image(read_image_bytes(ref, decode.max_bytes), ref, decode)
+    except BadImage:
+        return None
+    if image.sha256 != row["sha256"]:
+        return None
+    masks = tables.masks.slice(row["first_mask"], row["n_masks"])
+    boxes_n4 = np.array(masks["bbox"].to_pylist(), np.float32).reshape(-1, 4)
+    seeds_n2 = seed_points(masks, row, config)
+    return draw_overlay(image.pixels, masks["counts"].to_pylist(), boxes_n4, masks["score"].to_numpy(), seeds_n2)

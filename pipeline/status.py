@@ -1,0 +1,57 @@
+"""What a data set holds, read from its commits alone: works on a running, dead or finished job."""
+
+from collections import Counter
+from dataclasses import dataclass
+
+from ..schemas.manifest import ShardCounts
+from ..store.dataset import Dataset
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """Counts over the committed shards; `root_hash` is None while the data set is not sealed."""
+
+    url: str
+    n_images: int
+    n_shards: int
+    shards_done: int
+    counts: ShardCounts
+    root_hash: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Quarantined:
+    """An image that was set aside."""
+
+    image_id: int
+    file_name: str
+    reason: str
+    error: str
+
+
+def status(dataset: Dataset) -> Status:
+    """Totals of a data set; memory does not grow with it."""
+    seal = dataset.sealed
+    return Status(
+        url=dataset.url,
+        n_images=dataset.card.n_images,
+        n_shards=dataset.card.n_shards,
+        shards_done=int(dataset.committed().sum()),
+        counts=dataset.counts(),
+        root_hash=seal.root_hash if seal else None,
+    )
+
+
+def quarantined_images(dataset: Dataset, limit: int) -> tuple[list[Quarantined], Counter[str]]:
+    """The first `limit` quarantined images and how often each reason occurs."""
+    listed: list[Quarantined] = []
+    reasons: Counter[str] = Counter()
+    for commit in dataset.commits():
+        if not commit.counts.quarantined:
+            continue
+        for row in dataset.read_shard(commit).images.to_pylist():
+            if row["status"] == "quarantined":
+                reasons[row["reason"]] += 1
+                if len(listed) < limit:
+                    listed.append(Quarantined(row["image_id"], row["file_name"], row["reason"], row["error"] or ""))
+    return listed, reasons

@@ -1,0 +1,71 @@
+"""The frozen backbone: weights by name or file, into a module that is ready to extract features."""
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from ..models.backbones import Backbone, build_backbone
+from ..models.state_dict import backbone_state, infer_arch, load_backbone_state
+from ..schemas.errors import UserError
+from ..store.weights import read_tensors, resolve_weights
+
+# Part of a data set's identity: raise the number whenever the features change.
+_LAB_COLOR_VERSION = "lab-color 1"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class LoadedBackbone:
+    """A backbone in eval mode, without gradients, and what it was made from.
+
+    `weights` is the name or file as given; `weights_sha256` is the digest of the file, of the parameters
+    (`random`), or of the version (`lab-color`).
+    """
+
+    module: Backbone
+    arch: str
+    weights: str
+    weights_sha256: str
+
+
+def load_backbone(
+    weights: str, *, arch: str = "auto", stride_in_1x1: bool = False, seed: int = 0, cache: Path | None = None
+) -> LoadedBackbone:
+    """Build the backbone that the weights belong to and fill it, on the CPU; torch's generator is not advanced.
+
+    `arch` is read off the weights when "auto" (for `random`: resnet50). `seed` matters for `random` alone.
+    `cache` is the folder of downloaded weights. Raises UserError for weights that cannot be had, cannot be
+    read, or do not fit.
+    """
+    resolved = resolve_weights(weights, cache)
+    entry = resolved.entry
+    raw: dict[str, object] | None = None
+    if resolved.path is not None:
+        raw = read_tensors(resolved.path)
+        found = infer_arch(backbone_state(raw))
+    else:
+        assert entry is not None
+        found = arch if entry.name == "random" and arch not in ("auto", "lab-color") else entry.arch
+    if arch not in ("auto", found):
+        raise UserError(f"the weights {weights} are of {found}, not {arch}: set features.arch to auto or to {found}")
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        module = build_backbone(found, stride_in_1x1=stride_in_1x1 or (entry is not None and entry.stride_in_1x1))
+    if raw is not None:
+        load_backbone_state(module, raw)
+        digest = resolved.sha256
+    elif found == "lab-color":
+        digest = hashlib.sha256(_LAB_COLOR_VERSION.encode()).hexdigest()
+    else:
+        digest = _parameters_sha256(module)
+    return LoadedBackbone(module.eval().requires_grad_(False), found, weights, digest)
+
+
+def _parameters_sha256(module: torch.nn.Module) -> str:
+    digest = hashlib.sha256()
+    for name, tensor in module.state_dict().items():
+        digest.update(name.encode())
+        digest.update(tensor.numpy().tobytes())
+    return digest.hexdigest()
