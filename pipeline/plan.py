@@ -11,7 +11,8 @@ from ..schemas.load import parse_config
 from ..schemas.manifest import FORMAT_VERSION, DatasetCard, describe_difference, fingerprint
 from ..stages.backbone import LoadedBackbone
 from ..stages.features import resolve_batch_size, resolve_precision
-from ..store.dataset import Dataset, write_inputs
+from ..store.dataset import Dataset
+from ..store.inputs import write_inputs
 from ..store.layout import CARD
 from ..store.objects import open_store
 from ..version import __version__
@@ -72,7 +73,7 @@ def plan(
         inputs_sha256=summary.inputs_sha256,
         device=device_class(device),
     )
-    if not store.put_if_absent(CARD, card.model_dump_json(indent=2).encode()):
+    if not store.put_if_absent(CARD, card.to_json()):
         return _resume(Dataset.open(out), source, config, backbone, retry)  # another process planned it meanwhile
     return Planned(Dataset.open(out), resolved, resumed=False)
 

@@ -39,7 +39,7 @@ def draw_dataset(dataset: Dataset, out: str, *, limit: int, wanted: Collection[s
             continue
         picture = _draw(tables, ref, row, config)
         if picture is not None:
-            path = folder / f"{ref.file_name.replace('/', '_')}.png"
+            path = folder / f"{Path(ref.file_name).with_suffix('').as_posix().replace('/', '_')}.png"
             cv2.imwrite(str(path), cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
             drawn.append(path)
     return drawn

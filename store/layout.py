@@ -1,0 +1,40 @@
+"""Names of everything in a data set. Keys use `/` and plain characters, so that every store takes them as they are."""
+
+import re
+
+CARD = "dataset.json"
+SEAL = "sealed.json"
+PLAN = "plan"
+SHARDS = "shards"
+COMMITS = "commits"
+
+_COMMIT = re.compile(r"commits/\d+/(\d+)(?:\.(\d+))?\.json")
+_ATTEMPT = re.compile(r"(shards/\d+/\d+/[^/]+)/.+")
+
+
+def inputs_key(index: int) -> str:
+    """One parquet file of the plan."""
+    return f"{PLAN}/inputs-{index:05d}.parquet"
+
+
+def attempt_prefix(shard_id: int, attempt: str) -> str:
+    """Folder of one attempt at a shard; its files never move."""
+    return f"{SHARDS}/{shard_id // 1000:03d}/{shard_id:06d}/{attempt}"
+
+
+def commit_key(shard_id: int, generation: int = 0) -> str:
+    """The commit of a shard; generations after the first supersede the ones before."""
+    suffix = f".{generation}" if generation else ""
+    return f"{COMMITS}/{shard_id // 1000:03d}/{shard_id:06d}{suffix}.json"
+
+
+def parse_commit_key(key: str) -> tuple[int, int] | None:
+    """Shard id and generation of a commit's key; None for any other key."""
+    match = _COMMIT.fullmatch(key)
+    return (int(match[1]), int(match[2] or 0)) if match else None
+
+
+def attempt_of(key: str) -> str | None:
+    """The attempt folder that a shard's file lies in; None for any other key."""
+    match = _ATTEMPT.fullmatch(key)
+    return match[1] if match else None

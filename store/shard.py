@@ -1,0 +1,192 @@
+"""The files of one shard, and the commit that makes them visible.
+
+Promise: a shard is either absent or complete and verified. Any number of workers may compute the same shard at the
+same time; exactly one result becomes visible. Files stand under attempt-unique names and never move; the commit is
+written last, if absent, and names them with their sizes and digests.
+"""
+
+import hashlib
+import io
+import logging
+from collections.abc import Mapping, Sequence
+from typing import Any
+from uuid import uuid4
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+import zarr
+from zarr.codecs import ZstdCodec
+from zarr.storage import MemoryStore
+
+from ..schemas.manifest import FORMAT_VERSION, CommitInfo, FileEntry, ShardCommit, ShardCounts
+from ..schemas.records import IMAGES_SCHEMA, MASKS_SCHEMA, ImageRecord
+from .layout import attempt_prefix, commit_key
+from .objects import ObjectStore
+
+IMAGES, MASKS, PROMPTS, SALIENCY = "images.parquet", "masks.parquet", "prompts.zarr", "saliency.zarr"
+ROW_GROUP = 4096  # rows: one image of a shard costs a read of a few hundred kilobytes
+CHUNK_VALUES = 1 << 20  # values per zarr chunk: about 2 MB of fp16
+
+log = logging.getLogger(__name__)
+
+
+def build_shard(records: Sequence[ImageRecord], compression_level: int) -> dict[str, bytes]:
+    """The files of a shard by name; a pure function of its records, to the byte."""
+    images, masks, vectors, maps = _columns(records)
+    files = {
+        IMAGES: _parquet(pa.Table.from_pydict(images, IMAGES_SCHEMA), compression_level, ["status", "reason"]),
+        MASKS: _parquet(pa.Table.from_pydict(masks, MASKS_SCHEMA), compression_level, ["source"]),
+    }
+    arrays = {name: np.concatenate(parts) for name, parts in vectors.items()}
+    files |= _zarr(PROMPTS, arrays, compression_level)
+    if maps:
+        flat = np.concatenate([m.reshape(len(m), -1).ravel() for m in maps])
+        shapes = np.array([m.shape[1:] for m in maps for _ in range(len(m))], np.int32)
+        offsets = np.concatenate([[0], np.cumsum(shapes.prod(1, dtype=np.int64))])
+        files |= _zarr(SALIENCY, {"maps": flat, "offsets": offsets, "shapes": shapes}, compression_level)
+    return files
+
+
+def content_hash(files: Mapping[str, bytes]) -> str:
+    """One digest over the names and digests of a shard's files."""
+    lines = [f"{name} {hashlib.sha256(data).hexdigest()}\n" for name, data in sorted(files.items())]
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+
+def commit_shard(
+    store: ObjectStore,
+    shard_id: int,
+    files: Mapping[str, bytes],
+    *,
+    fingerprint: str,
+    counts: ShardCounts,
+    info: CommitInfo,
+    generation: int = 0,
+) -> ShardCommit:
+    """Write the files, check that they arrived, and make them the shard; the commit that counts is returned.
+
+    If another worker committed the shard first, its commit is returned and these files are removed. If anything
+    fails, these files are removed as far as possible and the error is raised: nothing is visible.
+    """
+    attempt = uuid4().hex
+    prefix = attempt_prefix(shard_id, attempt)
+    keys = [f"{prefix}/{name}" for name in files]
+    entries = {n: FileEntry(size=len(d), sha256=hashlib.sha256(d).hexdigest()) for n, d in sorted(files.items())}
+    commit = ShardCommit(
+        format_version=FORMAT_VERSION,
+        shard_id=shard_id,
+        generation=generation,
+        attempt=attempt,
+        fingerprint=fingerprint,
+        content_hash=content_hash(files),
+        files=entries,
+        counts=counts,
+        info=info,
+    )
+    key = commit_key(shard_id, generation)
+    try:
+        for file_key, (name, data) in zip(keys, files.items(), strict=True):
+            store.put(file_key, data)
+            if (size := store.size(file_key)) != len(data):
+                raise OSError(f"{name} of shard {shard_id} has {size} bytes in the store after {len(data)} were written")
+        store.sync(keys)
+        won = store.put_if_absent(key, commit.to_json())
+    except BaseException:
+        _remove(store, keys)
+        raise
+    if won:
+        store.sync([key])
+        return commit
+    winner = ShardCommit.model_validate_json(store.get(key))
+    if winner.attempt == attempt:
+        return winner  # our own write, reported as a conflict by a retried request
+    _remove(store, keys)
+    if winner.content_hash != commit.content_hash:
+        log.warning("shard %d was committed by another worker with different bytes: is its hardware another?", shard_id)
+    return winner
+
+
+def _remove(store: ObjectStore, keys: Sequence[str]) -> None:
+    try:
+        store.delete(keys)
+    except Exception as error:  # the first failure matters; what stays is removed by gc
+        log.warning("files of an attempt could not be removed (gc will): %s", error)
+
+
+def _columns(
+    records: Sequence[ImageRecord],
+) -> tuple[dict[str, list[Any]], dict[str, list[Any]], dict[str, list[npt.NDArray[Any]]], list[npt.NDArray[np.uint8]]]:
+    images: dict[str, list[Any]] = {field.name: [] for field in IMAGES_SCHEMA}
+    masks: dict[str, list[Any]] = {field.name: [] for field in MASKS_SCHEMA}
+    vectors: dict[str, list[npt.NDArray[Any]]] = {}
+    maps: list[npt.NDArray[np.uint8]] = []
+    first = 0
+    for record in records:
+        found = record.masks
+        n = len(found) if found else 0
+        row = {name: getattr(record, name) for name in images if name not in ("n_masks", "first_mask")}
+        for name, value in {**row, "n_masks": n, "first_mask": first}.items():
+            images[name].append(value)
+        first += n
+        assert (record.status == "ok") == (n > 0), "an image is ok if and only if it has masks"
+        if not found:
+            continue
+        columns = (found.bbox, found.area, found.score_raw, found.score, found.seed_scale, found.seed_yx)
+        assert all(len(c) == n for c in (*columns, *found.vectors.values())), "the columns of a mask set are aligned"
+        assert np.isfinite(found.score).all() and np.isfinite(found.score_raw).all()  # noqa: PT018
+        assert (found.bbox[:, :2] + found.bbox[:, 2:] <= (record.width, record.height)).all(), "boxes are XYWH, inside"
+        masks["image_id"] += [record.image_id] * n
+        masks["rank"] += range(n)
+        masks["counts"] += found.counts
+        masks["height"] += [record.height] * n
+        masks["width"] += [record.width] * n
+        masks["bbox"] += found.bbox.tolist()
+        masks["area"] += found.area.tolist()
+        masks["score_raw"] += found.score_raw.tolist()
+        masks["score"] += found.score.tolist()
+        masks["seed_scale"] += found.seed_scale.tolist()
+        masks["seed_y"] += found.seed_yx[:, 0].tolist()
+        masks["seed_x"] += found.seed_yx[:, 1].tolist()
+        masks["source"] += ["saliency"] * n
+        for name, array in found.vectors.items():
+            vectors.setdefault(name, []).append(array)
+        if found.saliency is not None:
+            maps.append(found.saliency)
+    return images, masks, vectors, maps
+
+
+def _parquet(table: pa.Table, level: int, dictionaries: list[str]) -> bytes:
+    sink = io.BytesIO()
+    pq.write_table(
+        table,
+        sink,
+        row_group_size=ROW_GROUP,
+        compression="zstd",
+        compression_level=level,
+        use_dictionary=dictionaries,
+        write_statistics=["image_id"],
+    )
+    return sink.getvalue()
+
+
+def _zarr(group: str, arrays: Mapping[str, npt.NDArray[Any]], level: int) -> dict[str, bytes]:
+    """A zarr 3 group: each array written once, whole, as one shard; absent cells would read as NaN, not as zeros."""
+    if not arrays:
+        return {}
+    buffers: dict[str, Any] = {}
+    root = zarr.open_group(MemoryStore(buffers), mode="w", zarr_format=3)
+    for name, data in arrays.items():
+        rows = max(1, min(len(data), CHUNK_VALUES // max(1, int(np.prod(data.shape[1:])))))
+        array = root.create_array(
+            name,
+            shape=data.shape,
+            dtype=data.dtype,
+            chunks=(rows, *data.shape[1:]),
+            shards=(-(-len(data) // rows) * rows, *data.shape[1:]),
+            compressors=ZstdCodec(level=level),
+            fill_value=float("nan") if data.dtype.kind == "f" else 0,
+        )
+        array[...] = data
+    return {f"{group}/{key}": buffers[key].to_bytes() for key in sorted(buffers)}
