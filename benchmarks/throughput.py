@@ -8,6 +8,11 @@ encoding, hashing, writing, committing, sealing. With `--plain K` a loop of the 
 fp32, written as one would first write it, runs on K of the images and gives `speedup_over_plain`.
 """
 
+from saliency_prompt.pipeline.process import tune_allocator
+
+tune_allocator()  # as the command line does: before numpy and torch start threads
+
+# ruff: noqa: E402
 import argparse
 import json
 import statistics
@@ -28,7 +33,6 @@ from saliency_prompt.models.resnet import ResNet
 from saliency_prompt.pipeline.batching import Batcher
 from saliency_prompt.pipeline.engine import MAX_WAITING_BATCHES, load_image
 from saliency_prompt.pipeline.plan import plan, resolve_config
-from saliency_prompt.pipeline.process import tune_allocator
 from saliency_prompt.pipeline.run import ShardRunner, finish, run_in_process, unfinished
 from saliency_prompt.pipeline.sources import open_source
 from saliency_prompt.schemas.config import Config
@@ -124,7 +128,6 @@ def main() -> None:
     parser.add_argument("--json")
     options = parser.parse_args()
 
-    tune_allocator()
     device = resolve_device(options.device)
     config = load_config(overrides=[*options.overrides, f"features.weights={options.weights}"])
     backbone = load_backbone(

@@ -6,6 +6,7 @@ from typing import Any
 import typer
 from rich.console import Console
 
+from ..pipeline.process import tune_allocator
 from ..schemas.errors import UserError
 from ..version import __version__
 from . import config, dataset, demo, evaluate, generate, weights
@@ -44,6 +45,7 @@ def _root(
 
 def main(arguments: list[str] | None = None) -> Any:
     """Entry point: a UserError is printed as one sentence, and the exit code is 2."""
+    tune_allocator()  # before torch and numpy start threads, which would get memory arenas of their own
     try:
         return app(arguments)
     except UserError as error:

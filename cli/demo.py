@@ -22,13 +22,11 @@ def demo(
     """Label five photographs that ship with scikit-image, and draw what was found."""
     from ..pipeline.demo import write_photographs
     from ..pipeline.generate import Job, generate
-    from ..pipeline.process import tune_allocator
     from ..pipeline.progress import Display
     from ..pipeline.show import draw_dataset
     from ..pipeline.sources import open_source
     from ..stages.features import resolve_device
 
-    tune_allocator()
     folder = Path(out)
     photographs = write_photographs(folder / "photos")
     for name in ("dataset", "overlays"):

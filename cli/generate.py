@@ -41,14 +41,12 @@ def generate(
 
     from ..pipeline import generate as job
     from ..pipeline.estimate import estimate
-    from ..pipeline.process import tune_allocator
     from ..pipeline.progress import Display
     from ..pipeline.signals import graceful_stop
     from ..pipeline.sources import open_source
     from ..stages.features import resolve_device
 
     console = Console(stderr=True)
-    tune_allocator()
     where = resolve_device(device)
     source = open_source(photos, root)
     if dry_run:
