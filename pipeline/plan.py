@@ -42,7 +42,9 @@ def resolve_config(config: Config, arch: str, device: torch.device) -> Config:
 
 def device_class(device: torch.device) -> str:
     """What of the hardware may show in the last bits of a result."""
-    return "cpu" if device.type == "cpu" else f"cuda {torch.cuda.get_device_name(device)}"
+    if device.type == "cpu":
+        return f"cpu, {torch.get_num_threads()} threads"
+    return f"cuda, {torch.cuda.get_device_name(device)}"
 
 
 def plan(
