@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-
 from environment import describe
+
 from saliency_prompt.pipeline.naming import image_id_from_name
 from saliency_prompt.pipeline.run import count
 from saliency_prompt.pipeline.status import status

@@ -26,9 +26,9 @@ import cv2
 import numpy as np
 import torch
 import torch.nn.functional as F
+from environment import describe
 from pycocotools import mask as coco_mask
 
-from environment import describe
 from saliency_prompt.models.resnet import ResNet
 from saliency_prompt.pipeline.batching import Batcher
 from saliency_prompt.pipeline.engine import MAX_WAITING_BATCHES, load_image

@@ -41,12 +41,16 @@ def status(
     console = Console()
     console.print(f"{now.url}", highlight=False)
     console.print(f"  shards     {now.shards_done:,} of {now.n_shards:,}")
-    console.print(f"  images     {counts.images:,} of {now.n_images:,}: {counts.ok:,} with masks, {counts.empty:,} without")
+    console.print(
+        f"  images     {counts.images:,} of {now.n_images:,}: {counts.ok:,} with masks, {counts.empty:,} without"
+    )
     console.print(f"  masks      {counts.masks:,}")
     console.print(f"  weights    {opened.card.weights_name}", highlight=False)
     console.print(f"  sealed     {now.root_hash or 'no'}", highlight=False)
     if counts.quarantined:
-        console.print(f"  quarantined {counts.quarantined:,}: {', '.join(f'{n} {r}' for r, n in sorted(reasons.items()))}")
+        console.print(
+            f"  quarantined {counts.quarantined:,}: {', '.join(f'{n} {r}' for r, n in sorted(reasons.items()))}"
+        )
         for image in listed:
             console.print(f"    {image.file_name}: {image.reason}: {image.error}", highlight=False, markup=False)
 
@@ -94,9 +98,7 @@ def show(
 
 
 @export_app.command()
-def coco(
-    dataset: DatasetUrl, annotations: Annotated[str, typer.Argument(help="The json file to write.")]
-) -> None:
+def coco(dataset: DatasetUrl, annotations: Annotated[str, typer.Argument(help="The json file to write.")]) -> None:
     """Write a COCO annotation file: one category `object`, RLE masks, boxes, scores; ids from 1."""
     from ..store.dataset import Dataset
     from ..store.export import export_coco

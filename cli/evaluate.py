@@ -12,7 +12,9 @@ from .options import DatasetUrl
 def evaluate(
     dataset: DatasetUrl,
     gt: Annotated[str, typer.Option(help="COCO annotation file with masks.")],
-    json_: Annotated[str | None, typer.Option("--json", help="Also write the numbers, in per cent, to this file.")] = None,
+    json_: Annotated[
+        str | None, typer.Option("--json", help="Also write the numbers, in per cent, to this file.")
+    ] = None,
     all_images: Annotated[
         bool, typer.Option("--all-images", help="Count ground truth images that the data set does not hold as missed.")
     ] = False,

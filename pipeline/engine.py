@@ -30,7 +30,6 @@ from ..stages.proposals import propose
 from ..stages.read import BadImage, quarantined, read_image_bytes
 from .batching import Batcher
 
-
 MAX_WAITING_BATCHES = 8  # decoded images that may wait for others of their shape, in batches
 
 

@@ -20,7 +20,9 @@ def evaluate_dataset(dataset: Dataset, gt: Path, *, all_images: bool = False) ->
     images = (tables["images"] for tables in _tables(dataset))
     ids = match_image_ids(images, gt)
     if not ids:
-        raise UserError(f"No image of {dataset.url} has a file name that {gt} knows: give the annotations of its images.")
+        raise UserError(
+            f"No image of {dataset.url} has a file name that {gt} knows: give the annotations of its images."
+        )
     detections = detections_from_dataset((tables["masks"] for tables in _tables(dataset)), ids)
     return evaluate_coco(gt, detections, image_ids=None if all_images else set(ids.values()))
 

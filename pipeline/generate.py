@@ -43,9 +43,7 @@ class Job:
 def load(config: Config) -> LoadedBackbone:
     """The configured backbone, its weights fetched and checked."""
     features = config.features
-    return load_backbone(
-        features.weights, arch=features.arch, stride_in_1x1=features.stride_in_1x1, seed=features.seed
-    )
+    return load_backbone(features.weights, arch=features.arch, stride_in_1x1=features.stride_in_1x1, seed=features.seed)
 
 
 def generate(source: Source, job: Job, reporter: Reporter, stop: threading.Event) -> tuple[Dataset, RunReport]:
@@ -57,9 +55,7 @@ def generate(source: Source, job: Job, reporter: Reporter, stop: threading.Event
     return planned.dataset, _run(planned, backbone, job.device, dict.fromkeys(shards, 0), reporter, stop)
 
 
-def retry_quarantined(
-    source: Source, job: Job, reporter: Reporter, stop: threading.Event
-) -> tuple[Dataset, RunReport]:
+def retry_quarantined(source: Source, job: Job, reporter: Reporter, stop: threading.Event) -> tuple[Dataset, RunReport]:
     """Compute again the shards that hold a quarantined image which can be read by now.
 
     A shard is replaced whole, under a new generation of its commit: its bytes are then those of a run in which the

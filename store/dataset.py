@@ -70,7 +70,9 @@ class Dataset:
                     f"{store.url} has format version {version}, this program reads {FORMAT_VERSION}: "
                     "use the version of saliency-prompt that made it."
                 ) from None
-            raise UserError(f"{store.url}/{CARD} is damaged: restore it from a copy, or make the data set anew.") from None
+            raise UserError(
+                f"{store.url}/{CARD} is damaged: restore it from a copy, or make the data set anew."
+            ) from None
 
     @property
     def url(self) -> str:
@@ -112,9 +114,7 @@ class Dataset:
 
         Raises UserError if a file is missing or not as committed.
         """
-        wanted = [
-            name for name in commit.files if vectors or not name.startswith((f"{PROMPTS}/", f"{SALIENCY}/"))
-        ]
+        wanted = [name for name in commit.files if vectors or not name.startswith((f"{PROMPTS}/", f"{SALIENCY}/"))]
         files = {name: self.read_file(commit, name, verify=verify) for name in wanted}
         saliency = _read_zarr(files, SALIENCY)
         return ShardTables(
@@ -203,7 +203,9 @@ def _read_zarr(files: dict[str, bytes], group: str) -> dict[str, npt.NDArray[Any
     """All arrays of a zarr group whose files were read; sizes were checked, so that no file is silently absent."""
     prefix = f"{group}/"
     make = default_buffer_prototype().buffer.from_bytes
-    held: dict[str, Any] = {name.removeprefix(prefix): make(data) for name, data in files.items() if name.startswith(prefix)}
+    held: dict[str, Any] = {
+        name.removeprefix(prefix): make(data) for name, data in files.items() if name.startswith(prefix)
+    }
     if not held:
         return {}
     root = zarr.open_group(MemoryStore(held), mode="r", zarr_format=3)

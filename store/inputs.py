@@ -1,4 +1,4 @@
-"""The plan: which image is in which shard. Written once, streaming; one row group per shard, so that one is read alone."""
+"""The plan: which image is in which shard. Written once, streaming; one row group per shard, to be read alone."""
 
 import hashlib
 import io

@@ -2,7 +2,7 @@
 
 import errno
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -99,10 +99,10 @@ class ObjectStore:
         """The folder on disk, None for a bucket."""
         return self._root
 
-    def _delete(self, keys: "list[str]") -> None:
+    def _delete(self, keys: Sequence[str]) -> None:
         with self._explained():
             try:
-                obstore.delete(self.backend, keys)
+                obstore.delete(self.backend, [*keys])
             except FileNotFoundError:
                 for key in keys:
                     try:

@@ -90,7 +90,9 @@ def commit_shard(
         for file_key, (name, data) in zip(keys, files.items(), strict=True):
             store.put(file_key, data)
             if (size := store.size(file_key)) != len(data):
-                raise OSError(f"{name} of shard {shard_id} has {size} bytes in the store after {len(data)} were written")
+                raise OSError(
+                    f"{name} of shard {shard_id} has {size} bytes in the store after {len(data)} were written"
+                )
         store.sync(keys)
         won = store.put_if_absent(key, commit.to_json())
     except BaseException:
@@ -133,9 +135,9 @@ def _columns(
         assert (record.status == "ok") == (n > 0), "an image is ok if and only if it has masks"
         if not found:
             continue
-        columns = (found.bbox, found.area, found.score_raw, found.score, found.seed_scale, found.seed_yx)
-        assert all(len(c) == n for c in (*columns, *found.vectors.values())), "the columns of a mask set are aligned"
-        assert np.isfinite(found.score).all() and np.isfinite(found.score_raw).all()  # noqa: PT018
+        columns: list[npt.NDArray[Any]] = [found.bbox, found.area, found.score_raw, found.score, found.seed_yx]
+        assert all(len(c) == n for c in [*columns, found.seed_scale, *found.vectors.values()]), "columns are aligned"
+        assert np.isfinite([found.score, found.score_raw]).all()
         assert (found.bbox[:, :2] + found.bbox[:, 2:] <= (record.width, record.height)).all(), "boxes are XYWH, inside"
         masks["image_id"] += [record.image_id] * n
         masks["rank"] += range(n)
