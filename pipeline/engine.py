@@ -187,6 +187,8 @@ class Engine:
         return image
 
     def _compute(self) -> None:
+        if self._features.device.type == "cuda":
+            torch.cuda.set_device(self._features.device)  # events and streams are those of the thread's device
         while (batch := self._batches.get()) is not None:
             if self._closing:
                 batch.shard.fail(EngineClosedError())

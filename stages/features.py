@@ -43,6 +43,7 @@ def resolve_device(name: str) -> torch.device:
         count = torch.cuda.device_count() if torch.cuda.is_available() else 0
         if (device.index or 0) >= count:
             raise UserError(f"This machine has {count} CUDA devices, not {name}: take --device cpu or another index.")
+        return torch.device("cuda", device.index or 0)
     return device
 
 

@@ -9,6 +9,7 @@ Shape legend: B images, N seeds, M kept masks, H W feature cells, K = H*W, D cha
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from ..schemas.config import Config
@@ -17,6 +18,8 @@ from .normalize import normalize_maps
 from .prompts import box_weights, pool_vectors, unit_length
 from .saliency import SeedLayout, flatten_cells, seed_layout, seed_weights, similarity_maps
 from .threshold import threshold_maps
+
+MAX_MAP_VALUES = 1 << 28  # seeds times cells times images in one piece: 1 GB per fp32 intermediate
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,10 +43,15 @@ class Proposals:
 def propose(features_BDHW: Tensor, config: Config, *, bf16_valued: bool = False) -> Proposals:
     """Saliency masks of a batch of equally sized feature maps [B, D, H, W] (Saliency Prompt Eq. 3-5).
 
-    `bf16_valued` states that features are exactly representable in bf16 (see `saliency.similarity_maps`).
+    `bf16_valued` states that features are exactly representable in bf16 (see `saliency.similarity_maps`). Large
+    grids (C3, C4) are worked off a few images at a time, to bound memory at some multiple of MAX_MAP_VALUES.
     """
-    height, width = features_BDHW.shape[2:]
+    batch, _, height, width = features_BDHW.shape
     layout = seed_layout(height, width, config.saliency)
+    chunk = max(1, MAX_MAP_VALUES // (layout.num_seeds * height * width))
+    if chunk < batch:
+        parts = [propose(part, config, bf16_valued=bf16_valued) for part in features_BDHW.split(chunk)]
+        return _concatenate(parts)
     cells_BKD = flatten_cells(features_BDHW)
     # one NaN or infinity makes the sum one; reading the cells once is all it costs
     finite_B = torch.isfinite(cells_BKD.flatten(1).sum(1))
@@ -70,6 +78,25 @@ def propose(features_BDHW: Tensor, config: Config, *, bf16_valued: bool = False)
         boxes_BMK = box_weights(saliency_BMHW >= config.threshold.tau)
         vectors["box_mean"] = pool_vectors(cells_BKD, boxes_BMK).clamp(-65504, 65504).half()
     return Proposals(layout, score_BM, found.maskness.gather(1, seed_BM), seed_BM, saliency_BMHW, vectors, finite_B)
+
+
+def _concatenate(parts: list[Proposals]) -> Proposals:
+    """Proposals of parts of a batch as one; the CPU may have cut them to different numbers of masks."""
+    most = max(part.score.shape[1] for part in parts)
+
+    def join(tensors: list[Tensor]) -> Tensor:
+        missing = [[0, 0] * (t.ndim - 2) + [0, most - t.shape[1]] for t in tensors]
+        return torch.cat([F.pad(t, pad) for t, pad in zip(tensors, missing, strict=True)])
+
+    return Proposals(
+        layout=parts[0].layout,
+        score=join([part.score for part in parts]),
+        score_raw=join([part.score_raw for part in parts]),
+        seed_index=join([part.seed_index for part in parts]),
+        saliency=join([part.saliency for part in parts]),
+        vectors={name: join([part.vectors[name] for part in parts]) for name in parts[0].vectors},
+        finite=torch.cat([part.finite for part in parts]),
+    )
 
 
 def _suppress(masks_BNK: Tensor, maskness_BN: Tensor, config: Config) -> tuple[Tensor, Tensor]:

@@ -6,6 +6,7 @@ import torch
 
 from saliency_prompt.schemas.config import Config
 from saliency_prompt.schemas.load import load_config
+from saliency_prompt.stages import proposals
 from saliency_prompt.stages.proposals import propose
 from saliency_prompt.stages.saliency import seed_positions
 
@@ -107,3 +108,13 @@ def test_nan_features_are_marked_and_stay_with_their_image() -> None:
 def test_two_by_two_cells_and_a_constant_map_are_no_problem() -> None:
     assert not propose(torch.ones(1, 8, 2, 2), Config()).score.any()
     assert propose(torch.rand(1, 8, 2, 2), Config()).score.shape[0] == 1
+
+
+def test_large_grids_are_worked_off_in_parts_with_the_same_result(monkeypatch: pytest.MonkeyPatch) -> None:
+    features = torch.cat([planted(OBJECTS, seed=1), planted(OBJECTS[:1], seed=2), planted(OBJECTS, seed=3)])
+    whole = propose(features, Config())
+    monkeypatch.setattr(proposals, "MAX_MAP_VALUES", 2 * whole.layout.num_seeds * 20 * 24)
+    parts = propose(features, Config())
+    for name in ("score", "score_raw", "saliency", "finite"):
+        assert torch.equal(getattr(parts, name), getattr(whole, name))
+    assert all(torch.equal(parts.vectors[name], whole.vectors[name]) for name in whole.vectors)
