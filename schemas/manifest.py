@@ -3,11 +3,16 @@
 import hashlib
 import json
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 FORMAT_VERSION = 1
+
+# Names in a commit become keys and paths: plain words only, so that none leads out of the data set.
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+AttemptName = Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
+FileName = Annotated[str, Field(pattern=r"^\w+(\.\w+)*(/\w+(\.\w+)*)*$")]
 
 
 class Document(BaseModel):
@@ -55,7 +60,7 @@ class FileEntry(Document):
     """Size in bytes and hex digest of one file of a shard."""
 
     size: int
-    sha256: str
+    sha256: Sha256
 
 
 class CommitInfo(Document):
@@ -76,10 +81,10 @@ class ShardCommit(Document):
     format_version: int
     shard_id: int
     generation: int
-    attempt: str
+    attempt: AttemptName
     fingerprint: str
-    content_hash: str
-    files: dict[str, FileEntry]
+    content_hash: Sha256
+    files: dict[FileName, FileEntry]
     counts: ShardCounts
     info: CommitInfo
 

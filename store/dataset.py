@@ -2,7 +2,7 @@
 
 import hashlib
 import io
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -19,7 +19,7 @@ from zarr.storage import MemoryStore
 from ..schemas.errors import UserError
 from ..schemas.manifest import FORMAT_VERSION, DatasetCard, Seal, ShardCommit, ShardCounts
 from ..schemas.records import ImageRef
-from .inputs import read_inputs
+from .inputs import InputsReader
 from .layout import CARD, COMMITS, SEAL, attempt_prefix, commit_key, parse_commit_key
 from .objects import ObjectStore, open_store
 from .shard import IMAGES, MASKS, PROMPTS, SALIENCY
@@ -46,6 +46,7 @@ class Dataset:
     def __init__(self, store: ObjectStore, card: DatasetCard) -> None:
         self.store = store
         self.card = card
+        self._inputs = InputsReader(store, card.shard_size)
 
     @classmethod
     def open(cls, url: str) -> "Dataset":
@@ -81,7 +82,7 @@ class Dataset:
 
     def read_inputs(self, shard_id: int) -> list[ImageRef]:
         """The planned images of one shard."""
-        return read_inputs(self.store, shard_id, self.card.shard_size)
+        return self._inputs.read(shard_id)
 
     def generations(self) -> npt.NDArray[np.int16]:
         """The newest generation of every shard's commit, -1 where there is none: [n_shards]. One listing."""
@@ -103,7 +104,7 @@ class Dataset:
         with ThreadPoolExecutor(16, "commits") as pool:
             for start in range(0, len(present), WINDOW):
                 window = present[start : start + WINDOW]
-                yield from pool.map(self._commit, window.tolist(), generations[window].tolist())
+                yield from pool.map(self.read_commit, window.tolist(), generations[window].tolist())
 
     def counts(self) -> ShardCounts:
         """Totals over the committed shards."""
@@ -112,36 +113,40 @@ class Dataset:
     def read_shard(self, commit: ShardCommit, *, vectors: bool = True, verify: bool = False) -> ShardTables:
         """The tables of a committed shard; with `verify`, every byte read is checked against its digest.
 
-        Raises UserError if a file is missing or not as committed.
+        Raises DamageError if a file is missing or not as committed.
         """
         wanted = [name for name in commit.files if vectors or not name.startswith((f"{PROMPTS}/", f"{SALIENCY}/"))]
         files = {name: self.read_file(commit, name, verify=verify) for name in wanted}
-        saliency = _read_zarr(files, SALIENCY)
+        saliency = read_zarr(files, SALIENCY)
+        # A shard without masks does not know how wide its vectors would be.
+        none = {name: np.empty((0, 0), np.float16) for name, stored in self.card.config["prompts"].items() if stored}
         return ShardTables(
             images=pq.read_table(io.BytesIO(files[IMAGES])),
             masks=pq.read_table(io.BytesIO(files[MASKS])),
-            vectors=_read_zarr(files, PROMPTS),
+            vectors=(none if vectors else {}) | read_zarr(files, PROMPTS),
             saliency=saliency or None,
         )
 
+    def read_images(self, commit: ShardCommit) -> pa.Table:
+        """The images of a committed shard. Raises as `read_shard`."""
+        return pq.read_table(io.BytesIO(self.read_file(commit, IMAGES)))
+
+    def read_masks(self, commit: ShardCommit) -> pa.Table:
+        """The masks of a committed shard, without their vectors. Raises as `read_shard`."""
+        return pq.read_table(io.BytesIO(self.read_file(commit, MASKS)))
+
     def read_file(self, commit: ShardCommit, name: str, *, verify: bool = False) -> bytes:
-        """One file of a shard. Raises UserError if it is missing, of another size, or (verify) has other bytes."""
+        """One file of a shard. Raises DamageError if it is missing, of another size, or (verify) has other bytes."""
         entry = commit.files[name]
-        trouble = ""
         try:
             data = self.store.get(f"{attempt_prefix(commit.shard_id, commit.attempt)}/{name}")
-            if len(data) != entry.size:
-                trouble = f"has {len(data)} bytes instead of {entry.size}"
-            elif verify and hashlib.sha256(data).hexdigest() != entry.sha256:
-                trouble = "has other contents than were committed"
-            else:
-                return data
         except FileNotFoundError:
-            trouble = "is missing"
-        raise UserError(
-            f"{name} of shard {commit.shard_id} in {self.url} {trouble}: run `saliency-prompt verify`, delete "
-            f"{commit_key(commit.shard_id, commit.generation)}, and run `generate` again to compute that shard anew."
-        )
+            raise self._damaged_file(commit, name, "is missing") from None
+        if len(data) != entry.size:
+            raise self._damaged_file(commit, name, f"has {len(data)} bytes instead of {entry.size}")
+        if verify and hashlib.sha256(data).hexdigest() != entry.sha256:
+            raise self._damaged_file(commit, name, "has other contents than were committed")
+        return data
 
     @property
     def sealed(self) -> Seal | None:
@@ -151,7 +156,7 @@ class Dataset:
         except FileNotFoundError:
             return None
         except ValidationError:
-            raise UserError(f"{self.url}/{SEAL} is damaged: delete it and run `generate` again to seal anew.") from None
+            raise DamageError(f"{self.url}/{SEAL}", "is damaged", "delete it and run `generate` again") from None
 
     def compute_seal(self) -> Seal:
         """The seal that belongs to the committed shards, all of which must be there."""
@@ -180,14 +185,32 @@ class Dataset:
         """Remove the seal, before shards are superseded."""
         self.store.delete([SEAL])
 
-    def _commit(self, shard_id: int, generation: int) -> ShardCommit:
+    def read_commit(self, shard_id: int, generation: int) -> ShardCommit:
+        """One commit. Raises DamageError if it is missing, damaged, or of another configuration."""
         key = commit_key(shard_id, generation)
         try:
-            return ShardCommit.model_validate_json(self.store.get(key))
+            commit: ShardCommit | None = ShardCommit.model_validate_json(self.store.get(key))
         except (ValidationError, FileNotFoundError):
-            raise UserError(
-                f"{self.url}/{key} is damaged or gone: delete it, and run `generate` again to compute the shard anew."
-            ) from None
+            commit = None
+        anew = "delete it, and run `generate` again to compute the shard anew"
+        if commit is None or (commit.shard_id, commit.generation) != (shard_id, generation):
+            raise DamageError(f"{self.url}/{key}", "is damaged or gone", anew)
+        if commit.fingerprint != self.card.fingerprint:
+            raise DamageError(f"{self.url}/{key}", f"was computed with another configuration than {CARD} states", anew)
+        return commit
+
+    def _damaged_file(self, commit: ShardCommit, name: str, trouble: str) -> "DamageError":
+        key = commit_key(commit.shard_id, commit.generation)
+        advice = f"run `saliency-prompt verify`, delete {key}, and run `generate` again to compute the shard anew"
+        return DamageError(f"{name} of shard {commit.shard_id} in {self.url}", trouble, advice)
+
+
+class DamageError(UserError):
+    """Something in the data set is missing or not as it was written; `trouble` says what is wrong with it."""
+
+    def __init__(self, what: str, trouble: str, advice: str) -> None:
+        super().__init__(f"{what} {trouble}: {advice}.")
+        self.trouble = trouble
 
 
 def _format_version(data: bytes) -> Any:
@@ -199,7 +222,7 @@ def _format_version(data: bytes) -> Any:
         return None
 
 
-def _read_zarr(files: dict[str, bytes], group: str) -> dict[str, npt.NDArray[Any]]:
+def read_zarr(files: Mapping[str, bytes], group: str) -> dict[str, npt.NDArray[Any]]:
     """All arrays of a zarr group whose files were read; sizes were checked, so that no file is silently absent."""
     prefix = f"{group}/"
     make = default_buffer_prototype().buffer.from_bytes

@@ -16,6 +16,7 @@ from .layout import inputs_key
 from .objects import ObjectStore
 
 FILE_ROWS = 1 << 20  # images per plan file, rounded down to whole shards
+_REF_FIELDS = ("image_id", "file_name", "uri", "size_bytes", "width", "height")
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,22 +52,29 @@ def write_inputs(store: ObjectStore, refs: Iterable[ImageRef], shard_size: int) 
     return PlanSummary(sum(map(len, ids)), shard_id, digest.hexdigest())
 
 
-def read_inputs(store: ObjectStore, shard_id: int, shard_size: int) -> list[ImageRef]:
-    """The images of one shard, in order."""
-    per_file = shards_per_file(shard_size)
-    file = pq.ParquetFile(_open(store, inputs_key(shard_id // per_file)))
-    return _refs(file.read_row_group(shard_id % per_file))
+class InputsReader:
+    """Reads the plan shard by shard: one range of one file each. Safe to share between threads."""
+
+    def __init__(self, store: ObjectStore, shard_size: int) -> None:
+        self._store = store
+        self._per_file = shards_per_file(shard_size)
+        self._footer: tuple[int, pq.FileMetaData] | None = None  # of the last file: shards are mostly read in order
+
+    def read(self, shard_id: int) -> list[ImageRef]:
+        """The images of one shard, in order."""
+        index, group = divmod(shard_id, self._per_file)
+        held = self._footer
+        with self._store.open(inputs_key(index)) as source:
+            file = pq.ParquetFile(source, metadata=held[1] if held and held[0] == index else None, pre_buffer=True)
+            self._footer = (index, file.metadata)
+            table = file.read_row_group(group)
+        return [ImageRef(*row) for row in zip(*(table[name].to_pylist() for name in _REF_FIELDS), strict=True)]
 
 
-def _refs(table: pa.Table) -> list[ImageRef]:
-    names = ("image_id", "file_name", "uri", "size_bytes", "width", "height")
-    return [ImageRef(*row) for row in zip(*(table[name].to_pylist() for name in names), strict=True)]
-
-
-def _open(store: ObjectStore, key: str) -> "str | io.BytesIO":
-    """Local plan files are read in place; those of a bucket are fetched."""
-    root = store.local_root()
-    return str(root / key) if root is not None else io.BytesIO(store.get(key))
+def update_digest(digest: "hashlib._Hash", refs: Iterable[ImageRef]) -> None:
+    """Add images to the running `inputs_sha256` of a plan."""
+    for ref in refs:
+        digest.update(repr((ref.image_id, ref.file_name, ref.width, ref.height)).encode("utf-8", "surrogateescape"))
 
 
 def _write_file(
@@ -78,12 +86,8 @@ def _write_file(
     writer = pq.ParquetWriter(sink, INPUTS_SCHEMA, compression="zstd", use_dictionary=False)
     with writer:
         while len(ids) < shards_per_file(shard_size) and (refs := list(islice(source, shard_size))):
-            columns = {
-                name: [getattr(ref, name) for ref in refs]
-                for name in ("image_id", "file_name", "uri", "size_bytes", "width", "height")
-            }
-            for row in zip(columns["image_id"], columns["file_name"], columns["width"], columns["height"], strict=True):
-                digest.update(repr(row).encode("utf-8", "surrogateescape"))
+            update_digest(digest, refs)
+            columns = {name: [getattr(ref, name) for ref in refs] for name in _REF_FIELDS}
             columns["shard_id"] = [shard_id + len(ids)] * len(refs)
             writer.write_table(pa.Table.from_pydict(columns, INPUTS_SCHEMA), row_group_size=shard_size)
             ids.append(np.array(columns["image_id"], np.int64))
@@ -101,7 +105,8 @@ def _refuse_duplicates(store: ObjectStore, ids: np.ndarray, files: int) -> None:
         return
     names: list[str] = []
     for index in range(files):
-        table = pq.read_table(_open(store, inputs_key(index)), columns=["image_id", "file_name"])
+        with store.open(inputs_key(index)) as source:
+            table = pq.read_table(source, columns=["image_id", "file_name"])
         hit = np.flatnonzero(table["image_id"].to_numpy() == twice[0])
         names += table["file_name"].take(pa.array(hit)).to_pylist()
     raise UserError(

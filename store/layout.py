@@ -9,7 +9,7 @@ SHARDS = "shards"
 COMMITS = "commits"
 
 _COMMIT = re.compile(r"commits/\d+/(\d+)(?:\.(\d+))?\.json")
-_ATTEMPT = re.compile(r"(shards/\d+/\d+/[^/]+)/.+")
+_ATTEMPT = re.compile(r"shards/\d+/(\d+)/([^/]+)/.+")
 
 
 def inputs_key(index: int) -> str:
@@ -34,7 +34,7 @@ def parse_commit_key(key: str) -> tuple[int, int] | None:
     return (int(match[1]), int(match[2] or 0)) if match else None
 
 
-def attempt_of(key: str) -> str | None:
-    """The attempt folder that a shard's file lies in; None for any other key."""
+def parse_attempt(key: str) -> tuple[int, str] | None:
+    """Shard id and attempt that a shard's file belongs to; None for any other key."""
     match = _ATTEMPT.fullmatch(key)
-    return match[1] if match else None
+    return (int(match[1]), match[2]) if match else None

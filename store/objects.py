@@ -1,18 +1,24 @@
 """Objects by key on a local disk or in a bucket, with a real put-if-absent, through one library for all of them."""
 
 import errno
+import io
 import os
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple, cast
+from urllib.parse import unquote
+from uuid import uuid4
 
 import obstore
 from obstore.exceptions import AlreadyExistsError, BaseError, PermissionDeniedError, UnauthenticatedError
 from obstore.store import LocalStore, from_url
 
 from ..schemas.errors import UserError
+
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class ObjectInfo(NamedTuple):
@@ -39,16 +45,38 @@ class ObjectStore:
         with self._explained():
             return bytes(obstore.get(self.backend, key).bytes())
 
-    def put(self, key: str, data: bytes) -> None:
-        """Write an object, replacing one of the same key."""
+    def open(self, key: str) -> BinaryIO:
+        """A seekable file that fetches only the ranges that are read. Raises FileNotFoundError."""
         with self._explained():
+            if self._root is not None:
+                return (self._root / key).open("rb")
+            return cast(BinaryIO, _Ranges(obstore.open_reader(self.backend, key)))
+
+    def put(self, key: str, data: bytes) -> None:
+        """Write an object, replacing one of the same key; readers see the old or the new, whole."""
+        with self._explained(writing=True):
             obstore.put(self.backend, key, data)
 
     def put_if_absent(self, key: str, data: bytes) -> bool:
-        """Write an object unless there is one; whether this call wrote it. Atomic against any other writer."""
-        with self._explained():
+        """Write an object unless there is one; whether this call wrote it.
+
+        Atomic against any other writer, and durable: after a power failure it is there with all its bytes, or not.
+        If it raises, the object may have been written all the same (a lost answer).
+        """
+        with self._explained(writing=True):
             try:
-                obstore.put(self.backend, key, data, mode="create")
+                if self._root is None:
+                    obstore.put(self.backend, key, data, mode="create")
+                    return True
+                staged = f"{key}.{uuid4().hex}.partial"
+                try:
+                    obstore.put(self.backend, staged, data)
+                    _fsync(self._root / staged)
+                    obstore.rename(self.backend, staged, key, overwrite=False)  # a hard link: fails if there is one
+                except BaseException:
+                    (self._root / staged).unlink(missing_ok=True)
+                    raise
+                self.sync([key])
             except AlreadyExistsError:
                 return False
             return True
@@ -111,10 +139,12 @@ class ObjectStore:
                         continue
 
     @contextmanager
-    def _explained(self) -> Iterator[None]:
+    def _explained(self, *, writing: bool = False) -> Iterator[None]:
         try:
             yield
-        except FileNotFoundError:
+        except FileNotFoundError as error:
+            if writing:
+                raise UserError(f"{self.url} does not exist: create the bucket or folder first.") from error
             raise
         except (BaseError, OSError) as error:
             raise explain(error, self.url) from error
@@ -127,7 +157,8 @@ def open_store(url: str, *, create: bool = True) -> ObjectStore:
     """
     try:
         if "://" not in url or url.startswith("file://"):
-            root = Path(url.removeprefix("file://")).absolute()
+            path = unquote(url.removeprefix("file://")) if url.startswith("file://") else url
+            root = Path(path).expanduser().absolute()
             if not create and not root.is_dir():
                 raise UserError(f"There is no folder {root}: check the path of the data set.")
             return ObjectStore(str(root), LocalStore(str(root), mkdir=create), root.resolve())
@@ -137,9 +168,7 @@ def open_store(url: str, *, create: bool = True) -> ObjectStore:
             options["allow_http"] = True
         backend = from_url(url.rstrip("/"), retry_config=retry, client_options=options)
         return ObjectStore(url.rstrip("/"), backend)
-    except (BaseError, OSError, ValueError) as error:
-        if isinstance(error, UserError):
-            raise
+    except (BaseError, OSError) as error:
         raise explain(error, url) from error
 
 
@@ -148,15 +177,43 @@ def explain(error: Exception, url: str) -> UserError:
     text = str(error)
     summary = text.splitlines()[0] if text else type(error).__name__
     number = getattr(error, "errno", None)
-    if number in (errno.ENOSPC, errno.EDQUOT) or "os error 28" in text or "No space left" in text:
+    if number is None and (match := re.search(r"\(os error (\d+)\)", summary)):
+        number = int(match[1])
+    if number in FULL:
         return UserError(f"{url} is full: free some space and run the same command again to resume.")
-    if isinstance(error, PermissionDeniedError | PermissionError) or number == errno.EROFS or "os error 30" in text:
+    if isinstance(error, PermissionDeniedError | PermissionError) or number == errno.EROFS:
         return UserError(f"{url} is not writable or readable with these permissions ({summary}): change them.")
     if isinstance(error, UnauthenticatedError):
         return UserError(f"{url} refuses these credentials ({summary}): set or renew them in the environment.")
-    if number == errno.ENOTDIR or "os error 20" in text:
-        return UserError(f"{url} lies below something that is not a folder: choose another place.")
+    if number in (errno.ENOTDIR, errno.EEXIST):
+        return UserError(f"{url} is or lies below something that is not a folder: choose another place.")
+    if "NoSuchBucket" in text:
+        return UserError(f"{url} does not exist: create the bucket first.")
     return UserError(f"{url} could not be used ({summary}): check the address and try again.")
+
+
+class _Ranges(io.RawIOBase):
+    """An object of a bucket as a file, for libraries that ask for Python's full interface."""
+
+    def __init__(self, reader: Any) -> None:
+        self._reader = reader
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        return int(self._reader.seek(offset, whence))
+
+    def tell(self) -> int:
+        return int(self._reader.tell())
+
+    def readinto(self, buffer: Any) -> int:
+        data = self._reader.read(len(buffer))
+        buffer[: len(data)] = bytes(data)
+        return len(data)
 
 
 def _fsync(path: Path) -> None:

@@ -20,6 +20,7 @@ import zarr
 from zarr.codecs import ZstdCodec
 from zarr.storage import MemoryStore
 
+from ..schemas.errors import UserError
 from ..schemas.manifest import FORMAT_VERSION, CommitInfo, FileEntry, ShardCommit, ShardCounts
 from ..schemas.records import IMAGES_SCHEMA, MASKS_SCHEMA, ImageRecord
 from .layout import attempt_prefix, commit_key
@@ -27,7 +28,8 @@ from .objects import ObjectStore
 
 IMAGES, MASKS, PROMPTS, SALIENCY = "images.parquet", "masks.parquet", "prompts.zarr", "saliency.zarr"
 ROW_GROUP = 4096  # rows: one image of a shard costs a read of a few hundred kilobytes
-CHUNK_VALUES = 1 << 20  # values per zarr chunk: about 2 MB of fp16
+VECTOR_CHUNK = 1 << 20  # values per zarr chunk: 2 MB of fp16, the vectors of about 500 masks
+MAP_CHUNK = 1 << 17  # 128 kB of bytes: the maps of one image
 
 log = logging.getLogger(__name__)
 
@@ -40,18 +42,27 @@ def build_shard(records: Sequence[ImageRecord], compression_level: int) -> dict[
         MASKS: _parquet(pa.Table.from_pydict(masks, MASKS_SCHEMA), compression_level, ["source"]),
     }
     arrays = {name: np.concatenate(parts) for name, parts in vectors.items()}
-    files |= _zarr(PROMPTS, arrays, compression_level)
+    assert all(len(array) == len(masks["rank"]) for array in arrays.values()), "row i of every array is mask i"
+    files |= _zarr(PROMPTS, arrays, compression_level, VECTOR_CHUNK)
     if maps:
+        assert sum(map(len, maps)) == len(masks["rank"]), "soft maps are stored for all masks or for none"
         flat = np.concatenate([m.reshape(len(m), -1).ravel() for m in maps])
         shapes = np.array([m.shape[1:] for m in maps for _ in range(len(m))], np.int32)
         offsets = np.concatenate([[0], np.cumsum(shapes.prod(1, dtype=np.int64))])
-        files |= _zarr(SALIENCY, {"maps": flat, "offsets": offsets, "shapes": shapes}, compression_level)
+        files |= _zarr(SALIENCY, {"maps": flat, "offsets": offsets, "shapes": shapes}, compression_level, MAP_CHUNK)
     return files
 
 
-def content_hash(files: Mapping[str, bytes]) -> str:
+def file_entries(files: Mapping[str, bytes]) -> dict[str, FileEntry]:
+    """Sizes and digests of files, by name in order."""
+    return {
+        name: FileEntry(size=len(data), sha256=hashlib.sha256(data).hexdigest()) for name, data in sorted(files.items())
+    }
+
+
+def content_hash(entries: Mapping[str, FileEntry]) -> str:
     """One digest over the names and digests of a shard's files."""
-    lines = [f"{name} {hashlib.sha256(data).hexdigest()}\n" for name, data in sorted(files.items())]
+    lines = [f"{name} {entry.sha256}\n" for name, entry in sorted(entries.items())]
     return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
@@ -67,20 +78,21 @@ def commit_shard(
 ) -> ShardCommit:
     """Write the files, check that they arrived, and make them the shard; the commit that counts is returned.
 
-    If another worker committed the shard first, its commit is returned and these files are removed. If anything
-    fails, these files are removed as far as possible and the error is raised: nothing is visible.
+    If another worker committed the shard first, its commit is returned and these files are removed. If writing fails,
+    they are removed as far as possible and the error is raised: nothing is visible. They stay for `gc` only if the
+    commit itself fails, since it may have arrived although its answer did not.
     """
     attempt = uuid4().hex
     prefix = attempt_prefix(shard_id, attempt)
     keys = [f"{prefix}/{name}" for name in files]
-    entries = {n: FileEntry(size=len(d), sha256=hashlib.sha256(d).hexdigest()) for n, d in sorted(files.items())}
+    entries = file_entries(files)
     commit = ShardCommit(
         format_version=FORMAT_VERSION,
         shard_id=shard_id,
         generation=generation,
         attempt=attempt,
         fingerprint=fingerprint,
-        content_hash=content_hash(files),
+        content_hash=content_hash(entries),
         files=entries,
         counts=counts,
         info=info,
@@ -90,16 +102,15 @@ def commit_shard(
         for file_key, (name, data) in zip(keys, files.items(), strict=True):
             store.put(file_key, data)
             if (size := store.size(file_key)) != len(data):
-                raise OSError(
-                    f"{name} of shard {shard_id} has {size} bytes in the store after {len(data)} were written"
+                raise UserError(
+                    f"{store.url} kept {size} of the {len(data)} bytes written for {name} of shard {shard_id}: "
+                    "check the disk or bucket, and run the same command again to resume."
                 )
         store.sync(keys)
-        won = store.put_if_absent(key, commit.to_json())
     except BaseException:
         _remove(store, keys)
         raise
-    if won:
-        store.sync([key])
+    if store.put_if_absent(key, commit.to_json()):
         return commit
     winner = ShardCommit.model_validate_json(store.get(key))
     if winner.attempt == attempt:
@@ -173,14 +184,14 @@ def _parquet(table: pa.Table, level: int, dictionaries: list[str]) -> bytes:
     return sink.getvalue()
 
 
-def _zarr(group: str, arrays: Mapping[str, npt.NDArray[Any]], level: int) -> dict[str, bytes]:
+def _zarr(group: str, arrays: Mapping[str, npt.NDArray[Any]], level: int, chunk: int) -> dict[str, bytes]:
     """A zarr 3 group: each array written once, whole, as one shard; absent cells would read as NaN, not as zeros."""
     if not arrays:
         return {}
     buffers: dict[str, Any] = {}
     root = zarr.open_group(MemoryStore(buffers), mode="w", zarr_format=3)
     for name, data in arrays.items():
-        rows = max(1, min(len(data), CHUNK_VALUES // max(1, int(np.prod(data.shape[1:])))))
+        rows = max(1, min(len(data), chunk // max(1, int(np.prod(data.shape[1:])))))
         array = root.create_array(
             name,
             shape=data.shape,
