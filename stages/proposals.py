@@ -53,9 +53,8 @@ def propose(features_BDHW: Tensor, config: Config, *, bf16_valued: bool = False)
         parts = [propose(part, config, bf16_valued=bf16_valued) for part in features_BDHW.split(chunk)]
         return _concatenate(parts)
     cells_BKD = flatten_cells(features_BDHW)
-    # one NaN or infinity makes the sum one; reading the cells once is all it costs
+    # one NaN or infinity makes the sum one; such an image has no mask, since NaN passes no threshold
     finite_B = torch.isfinite(cells_BKD.flatten(1).sum(1))
-    cells_BKD = torch.where(finite_B.view(-1, 1, 1), cells_BKD, 0)
 
     sim_BNK = similarity_maps(cells_BKD, layout, config.saliency.similarity, bf16_valued=bf16_valued)
     maps_BNK = normalize_maps(sim_BNK, config.normalize.scope, config.normalize.eps)
