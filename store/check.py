@@ -20,7 +20,7 @@ from ..schemas.manifest import ShardCounts
 from ..schemas.records import ImageRef
 from .check_shard import Problem, ShardFindings, check_shard
 from .dataset import DamageError, Dataset
-from .inputs import update_digest
+from .inputs import InputsReader, update_digest
 from .layout import CARD, COMMITS, PLAN, SEAL, SHARDS, commit_key, parse_attempt, parse_commit_key
 from .objects import ObjectInfo
 
@@ -60,6 +60,7 @@ def verify(dataset: Dataset) -> VerifyReport:
     report, digest, n_images = VerifyReport(), sha256(), 0
     root, total = sha256(), ShardCounts()
     generations = dataset.generations()
+    plan = InputsReader(dataset.store, dataset.card.shard_size)  # its own: the data set's remembers what it has read
     with ThreadPoolExecutor(WORKERS, "verify") as pool:
         running: deque[Future[ShardFindings]] = deque()
 
@@ -76,7 +77,7 @@ def verify(dataset: Dataset) -> VerifyReport:
                     total += found.commit.counts
 
         for shard_id, generation in enumerate(generations.tolist()):
-            refs = _planned(dataset, shard_id, report)
+            refs = _planned(plan, shard_id, report)
             update_digest(digest, refs or [])
             n_images += len(refs or [])
             if generation >= 0:
@@ -94,9 +95,9 @@ def verify(dataset: Dataset) -> VerifyReport:
     return report
 
 
-def _planned(dataset: Dataset, shard_id: int, report: VerifyReport) -> list[ImageRef] | None:
+def _planned(plan: InputsReader, shard_id: int, report: VerifyReport) -> list[ImageRef] | None:
     try:
-        return dataset.read_inputs(shard_id)
+        return plan.read(shard_id)
     except UserError:
         raise
     except Exception as error:  # the plan carries no digest of its files: damage may show as anything

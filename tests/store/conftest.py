@@ -186,7 +186,7 @@ def local_store(tmp_path: Path) -> ObjectStore:
     return open_store(str(tmp_path / "data set"))
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def new_memory_store() -> Callable[[], ObjectStore]:
     from obstore.store import MemoryStore
 
