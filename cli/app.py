@@ -4,12 +4,13 @@ import sys
 from typing import Any
 
 import typer
-from rich.console import Console
+from rich.text import Text
 
 from ..pipeline.process import tune_allocator
 from ..schemas.errors import UserError
 from ..version import __version__
 from . import config, dataset, demo, evaluate, generate, weights
+from .options import plain_console
 
 app = typer.Typer(
     name="saliency-prompt",
@@ -49,11 +50,7 @@ def main(arguments: list[str] | None = None) -> Any:
     try:
         return app(arguments)
     except UserError as error:
-        Console(stderr=True).print(f"[bold red]error:[/] {_plain(error)}", highlight=False, soft_wrap=True)
+        plain_console(stderr=True).print(Text.assemble(("error: ", "bold red"), str(error)))
         sys.exit(2)
     except KeyboardInterrupt:
         sys.exit(130)
-
-
-def _plain(error: UserError) -> str:
-    return str(error).replace("[", "\\[")

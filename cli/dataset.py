@@ -4,10 +4,9 @@ import json
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from ..schemas.errors import UserError
-from .options import DatasetUrl
+from .options import DatasetUrl, plain_console
 
 export_app = typer.Typer(help="Write the data set in another format.", no_args_is_help=True)
 
@@ -38,21 +37,21 @@ def status(
         }
         typer.echo(json.dumps(state, indent=2))
         return
-    console = Console()
-    console.print(f"{now.url}", highlight=False)
+    console = plain_console()
+    console.print(f"{now.url}")
     console.print(f"  shards     {now.shards_done:,} of {now.n_shards:,}")
     console.print(
         f"  images     {counts.images:,} of {now.n_images:,}: {counts.ok:,} with masks, {counts.empty:,} without"
     )
     console.print(f"  masks      {counts.masks:,}")
-    console.print(f"  weights    {opened.card.weights_name}", highlight=False)
-    console.print(f"  sealed     {now.root_hash or 'no'}", highlight=False)
+    console.print(f"  weights    {opened.card.weights_name}")
+    console.print(f"  sealed     {now.root_hash or 'no'}")
     if counts.quarantined:
         console.print(
             f"  quarantined {counts.quarantined:,}: {', '.join(f'{n} {r}' for r, n in sorted(reasons.items()))}"
         )
         for image in listed:
-            console.print(f"    {image.file_name}: {image.reason}: {image.error}", highlight=False, markup=False)
+            console.print(f"    {image.file_name}: {image.reason}: {image.error}")
 
 
 def verify(dataset: DatasetUrl) -> None:

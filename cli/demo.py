@@ -7,11 +7,10 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
 from ..schemas.load import load_config
-from .options import Device, Weights
+from .options import Device, Weights, plain_console
 
 
 def demo(
@@ -31,7 +30,7 @@ def demo(
     photographs = write_photographs(folder / "photos")
     for name in ("dataset", "overlays"):
         shutil.rmtree(folder / name, ignore_errors=True)
-    console = Console()
+    console = plain_console()
     settings = load_config(overrides=[f"features.weights={weights!r}"])
     start = time.perf_counter()
     with Display(console) as display:
@@ -45,4 +44,4 @@ def demo(
     console.print(table)
     console.print("look at:")
     for path in drawn:
-        console.print(f"  {path}", highlight=False)
+        console.print(f"  {path}")

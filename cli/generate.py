@@ -6,7 +6,7 @@ import typer
 from rich.console import Console
 
 from ..schemas.load import load_config
-from .options import ConfigFile, Device, Overrides, Preset, Weights
+from .options import ConfigFile, Device, Overrides, Preset, Weights, plain_console
 
 if TYPE_CHECKING:
     from ..pipeline.estimate import Estimate
@@ -46,7 +46,7 @@ def generate(
     from ..pipeline.sources import open_source
     from ..stages.features import resolve_device
 
-    console = Console(stderr=True)
+    console = plain_console(stderr=True)
     where = resolve_device(device)
     source = open_source(photos, root)
     if dry_run:
@@ -74,14 +74,12 @@ def _print_outcome(console: Console, dataset: "Dataset") -> int:
     console.print(
         f"sealed {now.url}: {counts.images:,} images, {counts.masks:,} masks, {counts.empty:,} without a mask, "
         f"{counts.quarantined:,} quarantined; root hash {now.root_hash}",
-        highlight=False,
-        soft_wrap=True,
     )
     if not counts.quarantined:
         return 0
     listed, _ = quarantined_images(dataset, limit=20)
     for image in listed:
-        console.print(f"  {image.file_name}: {image.reason}: {image.error}", highlight=False, markup=False)
+        console.print(f"  {image.file_name}: {image.reason}: {image.error}")
     if counts.quarantined > len(listed):
         console.print(f"  and {counts.quarantined - len(listed):,} more: see `saliency-prompt status --quarantined`")
     console.print("repair them and run the command again with --retry-quarantined")
@@ -92,7 +90,7 @@ def _print_estimate(console: Console, out: str, plan: "Estimate") -> None:
     from ..pipeline.progress import duration
 
     features = plan.config.features
-    console.print(f"would write {out}", highlight=False)
+    console.print(f"would write {out}")
     console.print(f"  {plan.n_images:,} images in {plan.n_shards:,} shards of {plan.config.plan.shard_size:,}")
     console.print(f"  {features.arch}, {features.precision}, batches of {features.batch_size}")
     console.print(f"  about {plan.bytes_in / 1e6:,.1f} MB to read and {plan.bytes_out / 1e6:,.1f} MB to write")

@@ -1,8 +1,9 @@
-"""Options that several commands share."""
+"""Options and output that several commands share."""
 
 from typing import Annotated
 
 import typer
+from rich.console import Console
 
 Preset = Annotated[
     str, typer.Option(help="Named configuration: saliency-prompt, freesolo, paper-literal or uplvp.", show_default=True)
@@ -16,3 +17,8 @@ Weights = Annotated[
 ]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:INDEX.")]
 DatasetUrl = Annotated[str, typer.Argument(metavar="DATASET", help="Folder or bucket URL of a data set.")]
+
+
+def plain_console(*, stderr: bool = False) -> Console:
+    """A console that prints what it is given: no wrapping, no colours by pattern, no markup in file names."""
+    return Console(stderr=stderr, soft_wrap=True, highlight=False, markup=False, emoji=False)

@@ -43,7 +43,6 @@ class Display:
         self._console.print(
             f"{verb} {planned.dataset.url}: {card.n_images:,} images in {card.n_shards:,} shards, {shards:,} to do "
             f"({features.arch}, {features.precision}, {card.device})",
-            highlight=False,
         )
         if self._task is not None:
             self._live.update(self._task, total=self._total, visible=True)
@@ -54,7 +53,7 @@ class Display:
             self._live.update(self._task, completed=meter.images, rate=self._rate(meter))
         elif time.monotonic() - self._last_line >= LOG_EVERY:
             self._last_line = time.monotonic()
-            self._console.print(f"{meter.images:,}/{self._total:,} images, {self._rate(meter)}", highlight=False)
+            self._console.print(f"{meter.images:,}/{self._total:,} images, {self._rate(meter)}")
 
     def committed(self, report: ShardReport) -> None:
         """One line per shard without a terminal."""
@@ -63,7 +62,6 @@ class Display:
             self._console.print(
                 f"shard {report.shard_id} committed: {counts.images:,} images, {counts.masks:,} masks, "
                 f"{counts.quarantined} quarantined, {report.seconds:.1f} s",
-                highlight=False,
             )
 
     def __enter__(self) -> "Display":

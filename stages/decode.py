@@ -26,6 +26,8 @@ from .read import BadImage
 # Images are decoded side by side in a thread pool (OpenCV releases the GIL): threads inside one image would
 # only fight over the same cores.
 cv2.setNumThreads(1)
+# What is wrong with an image goes into its row; OpenCV would also print it.
+cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_ERROR)
 
 _FLAGS = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION
 

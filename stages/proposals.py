@@ -50,7 +50,7 @@ def propose(features_BDHW: Tensor, config: Config, *, bf16_valued: bool = False)
     layout = seed_layout(height, width, config.saliency)
     chunk = max(1, MAX_MAP_VALUES // (layout.num_seeds * height * width))
     if chunk < batch:
-        parts = [propose(part, config, bf16_valued=bf16_valued) for part in features_BDHW.split(chunk)]
+        parts = [propose(part, config, bf16_valued=bf16_valued) for part in torch.split(features_BDHW, chunk)]
         return _concatenate(parts)
     cells_BKD = flatten_cells(features_BDHW)
     # one NaN or infinity makes the sum one; such an image has no mask, since NaN passes no threshold
