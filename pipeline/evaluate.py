@@ -1,10 +1,7 @@
 """Class-agnostic evaluation of a data set against COCO ground truth."""
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
-
-import pyarrow as pa
 
 from ..schemas.errors import UserError
 from ..stages.evaluate import detections_from_dataset, evaluate_coco, match_image_ids
@@ -17,17 +14,10 @@ def evaluate_dataset(dataset: Dataset, gt: Path, *, all_images: bool = False) ->
     Images are matched by file name, whatever their ids. With `all_images`, those that only the ground truth has
     count as missed. Raises UserError if none is shared.
     """
-    images = (tables["images"] for tables in _tables(dataset))
-    ids = match_image_ids(images, gt)
+    ids = match_image_ids((dataset.read_images(commit) for commit in dataset.commits()), gt)
     if not ids:
         raise UserError(
             f"No image of {dataset.url} has a file name that {gt} knows: give the annotations of its images."
         )
-    detections = detections_from_dataset((tables["masks"] for tables in _tables(dataset)), ids)
+    detections = detections_from_dataset((dataset.read_masks(commit) for commit in dataset.commits()), ids)
     return evaluate_coco(gt, detections, image_ids=None if all_images else set(ids.values()))
-
-
-def _tables(dataset: Dataset) -> Iterator[dict[str, pa.Table]]:
-    for commit in dataset.commits():
-        tables = dataset.read_shard(commit)
-        yield {"images": tables.images, "masks": tables.masks}

@@ -102,7 +102,7 @@ def _run(
 
 
 def _any_readable(planned: Planned, commit: ShardCommit) -> bool:
-    images = planned.dataset.read_shard(commit).images
+    images = planned.dataset.read_images(commit)
     rows = zip(images["image_id"].to_pylist(), images["status"].to_pylist(), strict=True)
     quarantined = {image_id for image_id, status in rows if status == "quarantined"}
     for ref in planned.dataset.read_inputs(commit.shard_id):

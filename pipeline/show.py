@@ -59,7 +59,7 @@ def seed_points(masks: pa.Table, row: Mapping[str, Any], config: Config) -> npt.
 
 def _rows(dataset: Dataset) -> Iterator[tuple[ShardTables, ImageRef, dict[str, Any]]]:
     for commit in dataset.commits():
-        tables = dataset.read_shard(commit)
+        tables = dataset.read_shard(commit, vectors=False)
         refs = {ref.image_id: ref for ref in dataset.read_inputs(commit.shard_id)}
         for row in tables.images.to_pylist():
             yield tables, refs[row["image_id"]], row

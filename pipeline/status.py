@@ -49,7 +49,7 @@ def quarantined_images(dataset: Dataset, limit: int) -> tuple[list[Quarantined],
     for commit in dataset.commits():
         if not commit.counts.quarantined:
             continue
-        for row in dataset.read_shard(commit).images.to_pylist():
+        for row in dataset.read_images(commit).to_pylist():
             if row["status"] == "quarantined":
                 reasons[row["reason"]] += 1
                 if len(listed) < limit:

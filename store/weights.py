@@ -8,6 +8,7 @@ import errno
 import hashlib
 import http.client
 import os
+import socket
 import time
 import urllib.error
 import urllib.parse
@@ -236,6 +237,9 @@ def _download(entry: WeightsEntry, partial: Path, progress: Progress | None) -> 
             return
         except _InterruptedError as error:
             reason = str(error)
+            # no name server, no route or nobody listening: waiting will not bring a network
+            if attempt == 0 and _offline(error.__cause__):
+                break
     host = urllib.parse.urlsplit(entry.url).hostname
     raise UserError(f"cannot download {entry.name} from {host} ({reason}): {_WAY_OUT}")
 
@@ -274,6 +278,11 @@ def _open(entry: WeightsEntry, offset: int) -> http.client.HTTPResponse:
         raise _InterruptedError(str(error.reason)) from error
     except (OSError, http.client.HTTPException) as error:
         raise _InterruptedError(str(error)) from error
+
+
+def _offline(error: BaseException | None) -> bool:
+    cause = error.reason if isinstance(error, urllib.error.URLError) else error
+    return isinstance(cause, socket.gaierror | ConnectionRefusedError)
 
 
 def _copy(

@@ -1,0 +1,133 @@
+"""The promise under kill -9: nothing lost, nothing doubled, the same bytes as an undisturbed run."""
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from corpus import write_photos
+from saliency_prompt.store.check import gc, verify
+from saliency_prompt.store.dataset import Dataset
+
+ROUNDS = 20
+
+
+@pytest.fixture(scope="module")
+def many_photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("kill") / "photos"
+    folder.mkdir()
+    write_photos(folder, 48)
+    return folder
+
+
+def command(photos: Path, out: Path, *settings: str) -> list[str]:
+    overrides = ["decode.short_side=256", "decode.long_side=512", "plan.shard_size=4", "features.batch_size=2"]
+    sets = [part for setting in (*overrides, *settings) for part in ("--set", setting)]
+    program = "from saliency_prompt.cli.app import main; main()"
+    return [sys.executable, "-c", program, "generate", str(photos), "--out", str(out), "--weights", "lab-color", *sets]
+
+
+def start(*arguments: object) -> subprocess.Popen[str]:
+    return subprocess.Popen(command(*arguments), stderr=subprocess.PIPE, text=True)
+
+
+def finish(*arguments: object) -> None:
+    result = subprocess.run(command(*arguments), capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+
+
+def root_hash(out: Path) -> str:
+    seal = Dataset.open(str(out)).sealed
+    assert seal is not None
+    return seal.root_hash
+
+
+def wait_for(condition: Callable[[], bool], seconds: float = 60) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+@pytest.mark.slow
+def test_killed_at_random_moments_and_resumed(many_photos: Path, tmp_path: Path) -> None:
+    finish(many_photos, tmp_path / "undisturbed")
+    expected = root_hash(tmp_path / "undisturbed")
+    chooser = random.Random(7)
+    killed = rounds = 0
+    while killed < ROUNDS:
+        out = tmp_path / f"out{rounds}"
+        rounds += 1
+        assert rounds <= ROUNDS
+        while killed < ROUNDS:
+            process = start(many_photos, out)
+            wait_for(lambda p=process, o=out: (o / "plan").exists() or p.poll() is not None)
+            time.sleep(chooser.uniform(0, 0.8))
+            process.kill()
+            process.communicate()
+            if process.returncode == 0:
+                break
+            killed += 1
+        finish(many_photos, out)
+        assert root_hash(out) == expected
+        dataset = Dataset.open(str(out))
+        assert verify(dataset).problems == []
+        gc(dataset, grace_seconds=0)
+        files = {str(p.relative_to(out)) for p in (out / "shards").rglob("*") if p.is_file()}
+        named = {
+            f"shards/{c.shard_id // 1000:03d}/{c.shard_id:06d}/{c.attempt}/{name}"
+            for c in dataset.commits()
+            for name in c.files
+        }
+        assert files == named
+        assert verify(dataset).problems == []
+
+
+@pytest.mark.slow
+def test_two_processes_at_once_make_one_data_set(many_photos: Path, tmp_path: Path) -> None:
+    finish(many_photos, tmp_path / "alone")
+    both = [start(many_photos, tmp_path / "shared") for _ in range(2)]
+    for process in both:
+        _, errors = process.communicate(timeout=120)
+        assert process.returncode == 0, errors
+    assert root_hash(tmp_path / "shared") == root_hash(tmp_path / "alone")
+    dataset = Dataset.open(str(tmp_path / "shared"))
+    assert sum(commit.counts.images for commit in dataset.commits()) == 48
+    assert verify(dataset).problems == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_one_signal_finishes_cleanly_and_two_stop_at_once(many_photos: Path, tmp_path: Path, number: int) -> None:
+    big = ("decode.short_side=800", "decode.long_side=1333", "plan.shard_size=8")
+    out = tmp_path / "out"
+    process = start(many_photos, out, *big)
+    wait_for((out / "dataset.json").exists)
+    time.sleep(0.3)
+    process.send_signal(number)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130, errors
+    assert "run the same command again to resume" in errors
+    assert "Traceback" not in errors
+    left = [p for p in (out / "shards").rglob("*") if p.is_file()]
+    committed = Dataset.open(str(out)).committed().sum()
+    assert committed >= 1 or not left  # what was begun is finished and committed
+
+    process = start(many_photos, tmp_path / "twice", *big, "plan.shard_size=48")
+    wait_for((tmp_path / "twice" / "dataset.json").exists)
+    time.sleep(0.5)
+    process.send_signal(number)
+    time.sleep(0.3)
+    begun = time.monotonic()
+    process.send_signal(number)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130, errors
+    assert time.monotonic() - begun < 5
+    assert "Traceback" not in errors
+    assert os.path.exists(tmp_path / "twice" / "dataset.json")
