@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import stat
-from datetime import timedelta
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 from urllib.parse import unquote
 
 from ..schemas.records import ImageRecord, ImageRef, QuarantineReason
+from ..store.objects import open_backend
 
 if TYPE_CHECKING:
     from obstore.store import ObjectStore
@@ -71,19 +71,8 @@ def split_url(url: str) -> tuple[str, str]:
 
 @lru_cache(maxsize=64)
 def open_bucket(url: str) -> ObjectStore:
-    """The store behind `scheme://bucket`, with credentials from the environment; one per process and bucket.
-
-    Stores are safe to share between threads and hold the connection pool. Failures of the network and of the
-    server (5xx) are retried with exponential backoff for up to two minutes.
-    """
-    # Imported late: jobs on local files never need it.
-    from obstore.store import from_url
-
-    return from_url(
-        url,
-        client_options={"allow_http": True} if url.startswith("http://") else None,
-        retry_config={"max_retries": 10, "retry_timeout": timedelta(minutes=2)},
-    )
+    """The store behind `scheme://bucket`; one per process and bucket, safe to share between threads."""
+    return cast("ObjectStore", open_backend(url))
 
 
 def _from_disk(path: str, max_bytes: int) -> bytes:

@@ -60,20 +60,19 @@ def check_shard(dataset: Dataset, shard_id: int, generation: int, refs: Sequence
         return found
     if content_hash(commit.files) != commit.content_hash:
         found.add(key, "its content hash is not that of the files it names")
+    files: dict[str, bytes] = {}
     for name in commit.files:
         try:
-            found.bytes += len(dataset.read_file(commit, name, verify=True))
-            found.files += 1
+            files[name] = dataset.read_file(commit, name, verify=True)
         except DamageError as error:
             found.add(name, error.trouble)
+    found.files, found.bytes = len(files), sum(map(len, files.values()))
     if not found.problems:
         try:
-            tables = dataset.read_shard(commit)
+            for file, sentence in check_tables(dataset.tables(files), commit.counts, refs):
+                found.add(file, sentence)
         except Exception as error:  # bytes as committed, yet no shard: whoever wrote them was wrong in any way
             found.add(key, f"the files it names do not hold a shard ({type(error).__name__})")
-        else:
-            for file, sentence in check_tables(tables, commit.counts, refs):
-                found.add(file, sentence)
     return found
 
 

@@ -24,6 +24,8 @@ from .layout import CARD, COMMITS, SEAL, attempt_prefix, commit_key, parse_commi
 from .objects import ObjectStore, open_store
 from .shard import IMAGES, MASKS, PROMPTS, SALIENCY
 
+Generations = npt.NDArray[np.int16]  # of the newest commit of every shard, -1 where there is none: [n_shards]
+
 WINDOW = 256  # commits read ahead: hides the latency of a bucket, bounds memory
 
 
@@ -84,7 +86,7 @@ class Dataset:
         """The planned images of one shard."""
         return self._inputs.read(shard_id)
 
-    def generations(self) -> npt.NDArray[np.int16]:
+    def generations(self) -> Generations:
         """The newest generation of every shard's commit, -1 where there is none: [n_shards]. One listing."""
         newest = np.full(self.card.n_shards, -1, np.int16)
         for info in self.store.list(COMMITS):
@@ -97,9 +99,13 @@ class Dataset:
         """Which shards are there: [n_shards]."""
         return self.generations() >= 0
 
-    def commits(self) -> Iterator[ShardCommit]:
-        """The commits that count, in the order of shards; memory does not grow with their number."""
-        generations = self.generations()
+    def commits(self, generations: Generations | None = None) -> Iterator[ShardCommit]:
+        """The commits that count, in the order of shards; memory does not grow with their number.
+
+        Pass what `generations` gave to see the same ones again, whatever was committed since.
+        """
+        if generations is None:
+            generations = self.generations()
         present = np.flatnonzero(generations >= 0)
         with ThreadPoolExecutor(16, "commits") as pool:
             for start in range(0, len(present), WINDOW):
@@ -116,7 +122,10 @@ class Dataset:
         Raises DamageError if a file is missing or not as committed.
         """
         wanted = [name for name in commit.files if vectors or not name.startswith((f"{PROMPTS}/", f"{SALIENCY}/"))]
-        files = {name: self.read_file(commit, name, verify=verify) for name in wanted}
+        return self.tables({name: self.read_file(commit, name, verify=verify) for name in wanted}, vectors=vectors)
+
+    def tables(self, files: Mapping[str, bytes], *, vectors: bool = True) -> ShardTables:
+        """The tables in the files of a shard."""
         saliency = read_zarr(files, SALIENCY)
         # A shard without masks does not know how wide its vectors would be.
         none = {name: np.empty((0, 0), np.float16) for name, stored in self.card.config["prompts"].items() if stored}
@@ -158,10 +167,10 @@ class Dataset:
         except ValidationError:
             raise DamageError(f"{self.url}/{SEAL}", "is damaged", "delete it and run `generate` again") from None
 
-    def compute_seal(self) -> Seal:
-        """The seal that belongs to the committed shards, all of which must be there."""
+    def compute_seal(self, generations: Generations | None = None) -> Seal:
+        """The seal that belongs to the committed shards, all of which must be there; `generations` as for `commits`."""
         root, counts, n_shards = hashlib.sha256(), ShardCounts(), 0
-        for commit in self.commits():
+        for commit in self.commits(generations):
             root.update(bytes.fromhex(commit.content_hash))
             counts += commit.counts
             n_shards += 1

@@ -11,7 +11,8 @@ from typing import Any, TextIO
 import numpy as np
 import pyarrow as pa
 
-from .dataset import Dataset
+from ..schemas.errors import UserError
+from .dataset import Dataset, Generations
 from .objects import explain
 
 log = logging.getLogger(__name__)
@@ -32,32 +33,36 @@ def export_coco(dataset: Dataset, path: str) -> ExportReport:
     Images without masks are listed. Memory does not grow with the data set. The file appears when it is complete.
     Raises UserError if it cannot be written or a shard is damaged.
     """
-    missing = dataset.card.n_shards - int(dataset.committed().sum())
+    if "://" in path:
+        raise UserError(f"{path} is a URL: name a local file, and copy it there afterwards.")
+    generations = dataset.generations()  # the same in every pass, whatever is committed meanwhile
+    missing = int((generations < 0).sum())
     if missing:
         log.warning(
             "%d of %d shards are not computed yet: their images are not in %s", missing, dataset.card.n_shards, path
         )
+    root_hash = None if missing else dataset.compute_seal(generations).root_hash
     target = Path(path)
     partial = target.with_name(f"{target.name}.partial")
-    seal = dataset.sealed
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         try:
             with partial.open("w", encoding="ascii") as out:
-                info = {"description": "Pseudo-labels", "root_hash": seal.root_hash if seal else None}
+                info = {"description": "Pseudo-labels", "root_hash": root_hash}
                 out.write(f'{{"info": {json.dumps(info)},\n"licenses": [],\n"images": [')
-                images = _write_list(out, _images(dataset))
+                images = _write_list(out, _images(dataset, generations))
                 out.write(
                     '],\n"categories": [{"id": 1, "name": "object", "supercategory": "object"}],\n"annotations": ['
                 )
-                annotations = _write_list(out, _annotations(dataset))
+                annotations = _write_list(out, _annotations(dataset, generations))
                 out.write("]}\n")
             os.replace(partial, target)
         finally:
             partial.unlink(missing_ok=True)
     except OSError as error:
         raise explain(error, str(target)) from error
-    return ExportReport(images, annotations, dataset.counts().quarantined)
+    quarantined = sum(commit.counts.quarantined for commit in dataset.commits(generations))
+    return ExportReport(images, annotations, quarantined)
 
 
 def _write_list(out: TextIO, rows: Iterable[dict[str, Any]]) -> int:
@@ -69,16 +74,16 @@ def _write_list(out: TextIO, rows: Iterable[dict[str, Any]]) -> int:
     return written
 
 
-def _images(dataset: Dataset) -> Iterator[dict[str, Any]]:
-    for commit in dataset.commits():
+def _images(dataset: Dataset, generations: Generations) -> Iterator[dict[str, Any]]:
+    for commit in dataset.commits(generations):
         for row in dataset.read_images(commit).to_pylist():
             if row["status"] != "quarantined":
                 yield {"id": row["image_id"], **{name: row[name] for name in ("file_name", "width", "height")}}
 
 
-def _annotations(dataset: Dataset) -> Iterator[dict[str, Any]]:
+def _annotations(dataset: Dataset, generations: Generations) -> Iterator[dict[str, Any]]:
     number = 0  # 0 itself would read as "unmatched" to pycocotools
-    for commit in dataset.commits():
+    for commit in dataset.commits(generations):
         masks = dataset.read_masks(commit)
         for row, score in zip(masks.to_pylist(), _shortest(masks["score"]), strict=True):
             number += 1

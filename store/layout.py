@@ -8,7 +8,7 @@ PLAN = "plan"
 SHARDS = "shards"
 COMMITS = "commits"
 
-_COMMIT = re.compile(r"commits/\d+/(\d+)(?:\.(\d+))?\.json")
+_COMMIT = re.compile(r"commits/\d+/(\d+)(?:\.(\d{1,4}))?\.json")  # generations fit into int16
 _ATTEMPT = re.compile(r"shards/\d+/(\d+)/([^/]+)/.+")
 
 
@@ -31,7 +31,10 @@ def commit_key(shard_id: int, generation: int = 0) -> str:
 def parse_commit_key(key: str) -> tuple[int, int] | None:
     """Shard id and generation of a commit's key; None for any other key."""
     match = _COMMIT.fullmatch(key)
-    return (int(match[1]), int(match[2] or 0)) if match else None
+    if match is None:
+        return None
+    parsed = int(match[1]), int(match[2] or 0)
+    return parsed if commit_key(*parsed) == key else None  # a stray copy such as commits/000/0.json is no commit
 
 
 def parse_attempt(key: str) -> tuple[int, str] | None:

@@ -162,14 +162,21 @@ def open_store(url: str, *, create: bool = True) -> ObjectStore:
             if not create and not root.is_dir():
                 raise UserError(f"There is no folder {root}: check the path of the data set.")
             return ObjectStore(str(root), LocalStore(str(root), mkdir=create), root.resolve())
-        retry: Any = {"max_retries": 10, "retry_timeout": timedelta(minutes=2)}
-        options: Any = {"timeout": timedelta(minutes=2)}
-        if os.environ.get("AWS_ENDPOINT_URL", "").startswith("http://"):
-            options["allow_http"] = True
-        backend = from_url(url.rstrip("/"), retry_config=retry, client_options=options)
-        return ObjectStore(url.rstrip("/"), backend)
+        return ObjectStore(url.rstrip("/"), open_backend(url.rstrip("/")))
     except (BaseError, OSError) as error:
         raise explain(error, url) from error
+
+
+def open_backend(url: str) -> Any:
+    """The obstore store behind a bucket URL or a web address, with credentials from the environment.
+
+    Failures of the network and of the server (5xx) are retried with exponential backoff for up to two minutes.
+    """
+    retry: Any = {"max_retries": 10, "retry_timeout": timedelta(minutes=2)}
+    options: Any = {"timeout": timedelta(minutes=2)}
+    if any(address.startswith("http://") for address in (url, os.environ.get("AWS_ENDPOINT_URL", ""))):
+        options["allow_http"] = True
+    return from_url(url, retry_config=retry, client_options=options)
 
 
 def explain(error: Exception, url: str) -> UserError:

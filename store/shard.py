@@ -17,6 +17,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 import zarr
+from pydantic import ValidationError
 from zarr.codecs import ZstdCodec
 from zarr.storage import MemoryStore
 
@@ -112,7 +113,13 @@ def commit_shard(
         raise
     if store.put_if_absent(key, commit.to_json()):
         return commit
-    winner = ShardCommit.model_validate_json(store.get(key))
+    try:
+        winner = ShardCommit.model_validate_json(store.get(key))
+    except ValidationError:
+        _remove(store, keys)
+        raise UserError(
+            f"{store.url}/{key} is damaged: delete it, and run `generate` again to compute the shard anew."
+        ) from None
     if winner.attempt == attempt:
         return winner  # our own write, reported as a conflict by a retried request
     _remove(store, keys)

@@ -1,3 +1,4 @@
+import io
 import json
 import os
 import signal
@@ -10,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from saliency_prompt.schemas.errors import UserError
@@ -19,7 +21,7 @@ from saliency_prompt.store.check_shard import check_tables
 from saliency_prompt.store.dataset import Dataset
 from saliency_prompt.store.layout import CARD, COMMITS, SEAL, SHARDS, attempt_prefix, commit_key, inputs_key
 from saliency_prompt.store.objects import ObjectStore
-from saliency_prompt.store.shard import commit_shard
+from saliency_prompt.store.shard import IMAGES, build_shard, commit_shard
 
 FUTURE = -60  # a grace time that makes all that exists old
 
@@ -281,3 +283,43 @@ getattr(store, sys.argv[2])("commits/000/000001.1.json", bytes(5000))
     assert dataset.generations().tolist() == [0, 0, 0]
     assert gc(dataset, grace_seconds=FUTURE).files == 1
     assert sorted(os.listdir(f"{local_store.url}/commits/000")) == [f"00000{i}.json" for i in range(3)]
+
+
+def test_tables_that_cannot_be_followed_are_a_problem_not_an_error(make: Any, local_store: ObjectStore) -> None:
+    """Committed as they are, so that no digest tells: a writer with a fault of its own."""
+    dataset = make.dataset(local_store, 9)
+    records = make.records(make.refs(9))
+    files = build_shard(records, 1)
+    images = column(
+        pq.read_table(io.BytesIO(files[IMAGES])), "n_masks", lambda n: n.__setitem__(slice(2), [-1, n[0] + n[1] + 1])
+    )
+    images = column(images, "first_mask", lambda first: first.__setitem__(1, -1))
+    sink = io.BytesIO()
+    pq.write_table(images, sink)
+    info = CommitInfo(started=0, seconds=0, host="", code_version="")
+    commit_shard(
+        local_store,
+        0,
+        {**files, IMAGES: sink.getvalue()},
+        fingerprint=dataset.card.fingerprint,
+        counts=make.counts(records),
+        info=info,
+    )
+    assert "do not hold a shard (ValueError)" in problems(dataset)
+
+
+def test_verify_reads_every_file_once(make: Any, local_store: ObjectStore, monkeypatch: Any) -> None:
+    dataset = make.complete(local_store)
+    seen: list[str] = []
+    get = ObjectStore.get
+    monkeypatch.setattr(ObjectStore, "get", lambda self, key: seen.append(key) or get(self, key))
+    assert problems(dataset) == ""
+    assert sorted(key for key in seen if key.startswith(SHARDS)) == keys(local_store, SHARDS)
+
+
+def test_stray_files_beside_the_commits_count_for_nothing(make: Any, local_store: ObjectStore) -> None:
+    dataset = make.complete(local_store)
+    for name in ("0.json", "000000.99999.json", "000000 (copy).json"):
+        local_store.put(f"{COMMITS}/000/{name}", b"{}")
+    assert dataset.generations().tolist() == [0, 0, 0]
+    assert problems(dataset) == ""

@@ -10,6 +10,8 @@ from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 
 from saliency_prompt.schemas.errors import UserError
+from saliency_prompt.schemas.manifest import ShardCommit
+from saliency_prompt.store.dataset import Dataset
 from saliency_prompt.store.export import export_coco
 from saliency_prompt.store.layout import attempt_prefix
 from saliency_prompt.store.objects import ObjectStore
@@ -82,3 +84,34 @@ def test_a_place_that_cannot_be_written_is_explained(make: Any, local_store: Obj
     for place, expected in ((tmp_path / "file" / "below.json", "not a folder"), (tmp_path, "Is a directory")):
         with pytest.raises(UserError, match=expected):
             export_coco(dataset, str(place))
+
+
+def test_a_url_is_no_place_for_annotations(
+    make: Any, local_store: ObjectStore, monkeypatch: Any, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match="local file"):
+        export_coco(make.complete(local_store), "s3://bucket/out.json")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["data set"]
+
+
+def test_what_is_superseded_meanwhile_is_exported_as_it_was(
+    make: Any, local_store: ObjectStore, monkeypatch: Any, tmp_path: Path
+) -> None:
+    dataset = make.complete(local_store)
+    root_hash = dataset.sealed.root_hash
+    export_coco(dataset, str(tmp_path / "before.json"))
+    read_images, left = Dataset.read_images, [1]
+
+    def superseding(self: Dataset, commit: ShardCommit) -> Any:
+        if left and left.pop():
+            for shard in range(3):
+                make.commit(dataset, shard, generation=1, seed=9)
+        return read_images(self, commit)
+
+    monkeypatch.setattr(Dataset, "read_images", superseding)
+    export_coco(dataset, str(tmp_path / "meanwhile.json"))
+    assert (tmp_path / "meanwhile.json").read_bytes() == (tmp_path / "before.json").read_bytes()
+    export_coco(dataset, str(tmp_path / "after.json"))
+    assert load(tmp_path / "before.json").dataset["info"]["root_hash"] == root_hash
+    assert load(tmp_path / "after.json").dataset["info"]["root_hash"] == dataset.compute_seal().root_hash != root_hash

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from saliency_prompt.schemas.errors import UserError
 from saliency_prompt.schemas.records import IMAGES_SCHEMA, MASKS_SCHEMA
 from saliency_prompt.store.check import gc, verify
-from saliency_prompt.store.layout import COMMITS, SHARDS
+from saliency_prompt.store.layout import COMMITS, SHARDS, commit_key
 from saliency_prompt.store.objects import ObjectStore
 from saliency_prompt.store.shard import build_shard, content_hash, file_entries
 
@@ -190,3 +190,11 @@ def test_a_store_that_loses_bytes_is_noticed(make: Any, local_store: ObjectStore
     with pytest.raises(UserError, match="check the disk"):
         make.commit(dataset, 0)
     assert (keys(local_store, SHARDS), keys(local_store, COMMITS)) == ([], [])
+
+
+def test_a_damaged_commit_in_the_way_is_named(make: Any, local_store: ObjectStore) -> None:
+    dataset = make.dataset(local_store)
+    local_store.put(commit_key(1), b"{}")
+    with pytest.raises(UserError, match=r"000001\.json is damaged: delete it"):
+        make.commit(dataset, 1)
+    assert keys(local_store, SHARDS) == []
