@@ -1,0 +1,49 @@
+"""The wheel holds every module of every floor, and nothing else."""
+
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+FLOORS = ("schemas", "models", "store", "stages", "pipeline", "cluster", "cli")
+
+
+@pytest.mark.slow
+def test_every_module_is_in_the_wheel_and_imports(tmp_path: Path) -> None:
+    build = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation"]
+    copy = tmp_path / "source"
+    listed = subprocess.check_output(["git", "ls-files", "-co", "--exclude-standard"], cwd=ROOT, text=True)
+    for name in listed.splitlines():
+        if (ROOT / name).is_file():
+            (copy / name).parent.mkdir(parents=True, exist_ok=True)
+            (copy / name).write_bytes((ROOT / name).read_bytes())
+    subprocess.run([*build, "--wheel-dir", str(tmp_path), str(copy)], check=True)
+    wheel = next(tmp_path.glob("*.whl"))
+    held = {name for name in zipfile.ZipFile(wheel).namelist() if name.endswith(".py")}
+    wanted = {
+        f"saliency_prompt/{path.relative_to(ROOT).as_posix()}"
+        for path in [ROOT / "__init__.py", ROOT / "version.py", *(p for f in FLOORS for p in (ROOT / f).rglob("*.py"))]
+    }
+    assert held == wanted
+
+    modules = sorted(n.removesuffix(".py").removesuffix("/__init__").replace("/", ".") for n in wanted)
+    site = tmp_path / "site"
+    install = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", str(site), str(wheel)]
+    subprocess.run(install, check=True)
+    program = f"import sys, importlib; sys.path.insert(0, {str(site)!r})\n"
+    program += (
+        f"for name in {modules!r}:\n    assert importlib.import_module(name).__file__.startswith({str(site)!r}), name"
+    )
+    result = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+
+
+def test_the_version_is_said_once() -> None:
+    from importlib.metadata import version
+
+    import saliency_prompt
+
+    assert version("saliency-prompt") == saliency_prompt.__version__
