@@ -123,8 +123,9 @@ def gc(dataset: Dataset, *, grace_seconds: float = 3600, dry_run: bool = False) 
     """Remove files that no current commit names, superseded commits and, on a local disk, half-written files.
 
     What is younger than `grace_seconds` stays, since a worker may be about to commit it; so does what was superseded
-    later than that, since a reader may be at it. Raises UserError, having removed nothing, if a commit cannot be
-    read: what it names is then unknown.
+    later than that, since a reader may be at it. The grace must exceed the time from a worker's first file to its
+    commit: no store can delete a file on condition that no commit appears. Raises UserError, having removed nothing,
+    if a commit cannot be read: what it names is then unknown.
     """
     cutoff = time.time() - grace_seconds
     before = dataset.generations()
