@@ -92,6 +92,7 @@ def measure(size: int, folder: str) -> dict[str, Any]:
         n_images=plan.n_images,
         n_shards=plan.n_shards,
         shard_size=config.plan.shard_size,
+        plan=plan.plan,
         inputs_sha256=plan.inputs_sha256,
         device="none",
     )

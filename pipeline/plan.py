@@ -12,7 +12,7 @@ from ..schemas.manifest import FORMAT_VERSION, DatasetCard, describe_difference,
 from ..stages.backbone import LoadedBackbone
 from ..stages.features import resolve_batch_size, resolve_precision
 from ..store.dataset import Dataset
-from ..store.inputs import write_inputs
+from ..store.inputs import discard_inputs, write_inputs
 from ..store.layout import CARD
 from ..store.objects import open_store
 from ..version import __version__
@@ -47,9 +47,7 @@ def device_class(device: torch.device) -> str:
     return f"cuda, {torch.cuda.get_device_name(device)}"
 
 
-def plan(
-    out: str, source: Source, config: Config, backbone: LoadedBackbone, device: torch.device, *, retry: bool = False
-) -> Planned:
+def plan(out: str, source: Source, config: Config, backbone: LoadedBackbone, device: torch.device) -> Planned:
     """Open the data set at `out` if it was planned before, else list the inputs and write the plan.
 
     Raises UserError if `out` holds a data set of another configuration, weights or source, or if two inputs have
@@ -57,7 +55,7 @@ def plan(
     """
     store = open_store(out)
     if store.exists(CARD):
-        return _resume(Dataset.open(out), source, config, backbone, retry)
+        return _resume(Dataset.open(out), source, config, backbone)
     resolved = resolve_config(config, backbone.arch, device)
     summary = write_inputs(store, source.refs(), resolved.plan.shard_size)
     values = resolved.model_dump(mode="json")
@@ -72,15 +70,17 @@ def plan(
         n_images=summary.n_images,
         n_shards=summary.n_shards,
         shard_size=resolved.plan.shard_size,
+        plan=summary.plan,
         inputs_sha256=summary.inputs_sha256,
         device=device_class(device),
     )
     if not store.put_if_absent(CARD, card.to_json()):
-        return _resume(Dataset.open(out), source, config, backbone, retry)  # another process planned it meanwhile
+        discard_inputs(store, summary.plan)  # another process planned it meanwhile
+        return _resume(Dataset.open(out), source, config, backbone)
     return Planned(Dataset.open(out), resolved, resumed=False)
 
 
-def _resume(dataset: Dataset, source: Source, config: Config, backbone: LoadedBackbone, retry: bool) -> Planned:
+def _resume(dataset: Dataset, source: Source, config: Config, backbone: LoadedBackbone) -> Planned:
     card = dataset.card
     stored = parse_config(card.config)
     asked = _fill(config, stored, backbone.arch)
@@ -92,7 +92,7 @@ def _resume(dataset: Dataset, source: Source, config: Config, backbone: LoadedBa
             f"{dataset.url} was made with another configuration ({describe_difference(old, new)}): "
             "repeat that configuration to resume it, or choose another --out."
         )
-    if source.description != card.source and not retry:
+    if source.description != card.source:
         raise UserError(
             f"{dataset.url} was planned from {card.source}, not from {source.description}: "
             "name the same photographs to resume it, or choose another --out."

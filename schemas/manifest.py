@@ -52,6 +52,7 @@ class DatasetCard(Document):
     n_images: int
     n_shards: int
     shard_size: int
+    plan: str
     inputs_sha256: str
     device: str
 

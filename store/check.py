@@ -60,7 +60,8 @@ def verify(dataset: Dataset) -> VerifyReport:
     report, digest, n_images = VerifyReport(), sha256(), 0
     root, total = sha256(), ShardCounts()
     generations = dataset.generations()
-    plan = InputsReader(dataset.store, dataset.card.shard_size)  # its own: the data set's remembers what it has read
+    card = dataset.card
+    plan = InputsReader(dataset.store, card.plan, card.shard_size)  # its own: the data set's remembers what it read
     with ThreadPoolExecutor(WORKERS, "verify") as pool:
         running: deque[Future[ShardFindings]] = deque()
 
@@ -84,7 +85,6 @@ def verify(dataset: Dataset) -> VerifyReport:
                 running.append(pool.submit(check_shard, dataset, shard_id, generation, refs))
             collect(2 * WORKERS)
         collect(0)
-    card = dataset.card
     if (digest.hexdigest(), n_images) != (card.inputs_sha256, card.n_images):
         report.problems.append(Problem(None, PLAN, f"the planned images are not those that {CARD} was made for"))
     missing = np.flatnonzero(generations < 0)
@@ -120,7 +120,7 @@ def _check_seal(dataset: Dataset, report: VerifyReport, root_hash: str, counts: 
 
 
 def gc(dataset: Dataset, *, grace_seconds: float = 3600, dry_run: bool = False) -> GcReport:
-    """Remove files that no current commit names, superseded commits and, on a local disk, half-written files.
+    """Remove what neither card nor current commit names, superseded commits and, on a local disk, half-written files.
 
     What is younger than `grace_seconds` stays, since a worker may be about to commit it; so does what was superseded
     later than that, since a reader may be at it. The grace must exceed the time from a worker's first file to its
@@ -144,7 +144,9 @@ def gc(dataset: Dataset, *, grace_seconds: float = 3600, dry_run: bool = False) 
     # Workers went on meanwhile: leave the shards that were committed since the first look.
     after = dataset.generations()
     committed = set(np.flatnonzero(after != before).tolist())
-    garbage = old_commits + [info for shard_id, info in orphans if shard_id not in committed]
+    plans = [i for i in dataset.store.list(PLAN) if f"/{dataset.card.plan}/" not in i.key]
+    garbage = old_commits + [i for i in plans if i.modified.timestamp() <= cutoff]
+    garbage += [info for shard_id, info in orphans if shard_id not in committed]
     root = dataset.store.local_root()
     staged = list(_staged(root, cutoff)) if root else []
     report = GcReport(len(garbage) + len(staged), sum(i.size for i in garbage) + sum(size for _, size in staged))
@@ -153,7 +155,8 @@ def gc(dataset: Dataset, *, grace_seconds: float = 3600, dry_run: bool = False) 
         for path, _ in staged:
             path.unlink(missing_ok=True)
         if root:
-            _remove_empty_folders(root / SHARDS)
+            for top in (SHARDS, PLAN):
+                _remove_empty_folders(root / top)
     return report
 
 

@@ -48,7 +48,7 @@ class Dataset:
     def __init__(self, store: ObjectStore, card: DatasetCard) -> None:
         self.store = store
         self.card = card
-        self._inputs = InputsReader(store, card.shard_size)
+        self._inputs = InputsReader(store, card.plan, card.shard_size)
 
     @classmethod
     def open(cls, url: str) -> "Dataset":

@@ -5,6 +5,7 @@ import io
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
+from uuid import uuid4
 
 import numpy as np
 import pyarrow as pa
@@ -12,7 +13,7 @@ import pyarrow.parquet as pq
 
 from ..schemas.errors import UserError
 from ..schemas.records import INPUTS_SCHEMA, ImageRef
-from .layout import inputs_key
+from .layout import PLAN, inputs_key
 from .objects import ObjectStore
 
 FILE_ROWS = 1 << 20  # images per plan file, rounded down to whole shards
@@ -21,8 +22,12 @@ _REF_FIELDS = ("image_id", "file_name", "uri", "size_bytes", "width", "height")
 
 @dataclass(frozen=True, slots=True)
 class PlanSummary:
-    """What was planned; `inputs_sha256` covers ids, names and declared sizes in order, not where the files lie."""
+    """What was planned, and under which name; nothing counts until a card names it.
 
+    `inputs_sha256` covers ids, names and declared sizes in order, not where the files lie.
+    """
+
+    plan: str
     n_images: int
     n_shards: int
     inputs_sha256: str
@@ -36,27 +41,42 @@ def shards_per_file(shard_size: int) -> int:
 def write_inputs(store: ObjectStore, refs: Iterable[ImageRef], shard_size: int) -> PlanSummary:
     """Write the plan. Memory does not grow with it, but for eight bytes an image that find duplicate ids.
 
-    Raises UserError if two images have one id, naming both, or if there is no image.
+    Raises UserError if two images have one id, naming both, or if there is no image; nothing is left behind then.
     """
+    plan = uuid4().hex
+    try:
+        return _write(store, refs, shard_size, plan)
+    except BaseException:
+        discard_inputs(store, plan)
+        raise
+
+
+def discard_inputs(store: ObjectStore, plan: str) -> None:
+    """Remove the files of a plan that no card names."""
+    store.delete([info.key for info in store.list(f"{PLAN}/{plan}")])
+
+
+def _write(store: ObjectStore, refs: Iterable[ImageRef], shard_size: int, plan: str) -> PlanSummary:
     source = iter(refs)
     digest = hashlib.sha256()
     ids: list[np.ndarray] = []
     files = shard_id = 0
-    while group := _write_file(store, source, files, shard_id, shard_size, digest):
+    while group := _write_file(store, source, inputs_key(plan, files), shard_id, shard_size, digest):
         ids += group
         shard_id += len(group)
         files += 1
     if not ids:
         raise UserError("There is no image among the inputs: name a folder or list that holds some.")
-    _refuse_duplicates(store, np.concatenate(ids), files)
-    return PlanSummary(sum(map(len, ids)), shard_id, digest.hexdigest())
+    _refuse_duplicates(store, np.concatenate(ids), [inputs_key(plan, index) for index in range(files)])
+    return PlanSummary(plan, sum(map(len, ids)), shard_id, digest.hexdigest())
 
 
 class InputsReader:
     """Reads the plan shard by shard: one range of one file each. Safe to share between threads."""
 
-    def __init__(self, store: ObjectStore, shard_size: int) -> None:
+    def __init__(self, store: ObjectStore, plan: str, shard_size: int) -> None:
         self._store = store
+        self._plan = plan
         self._per_file = shards_per_file(shard_size)
         self._footer: tuple[int, pq.FileMetaData] | None = None  # of the last file: shards are mostly read in order
 
@@ -64,7 +84,7 @@ class InputsReader:
         """The images of one shard, in order."""
         index, group = divmod(shard_id, self._per_file)
         held = self._footer
-        with self._store.open(inputs_key(index)) as source:
+        with self._store.open(inputs_key(self._plan, index)) as source:
             file = pq.ParquetFile(source, metadata=held[1] if held and held[0] == index else None, pre_buffer=True)
             self._footer = (index, file.metadata)
             table = file.read_row_group(group)
@@ -78,7 +98,7 @@ def update_digest(digest: "hashlib._Hash", refs: Iterable[ImageRef]) -> None:
 
 
 def _write_file(
-    store: ObjectStore, source: Iterator[ImageRef], index: int, shard_id: int, shard_size: int, digest: "hashlib._Hash"
+    store: ObjectStore, source: Iterator[ImageRef], key: str, shard_id: int, shard_size: int, digest: "hashlib._Hash"
 ) -> list[np.ndarray]:
     """Write the next plan file; the image ids of each of its shards."""
     sink = io.BytesIO()
@@ -92,20 +112,19 @@ def _write_file(
             writer.write_table(pa.Table.from_pydict(columns, INPUTS_SCHEMA), row_group_size=shard_size)
             ids.append(np.array(columns["image_id"], np.int64))
     if ids:
-        key = inputs_key(index)
         store.put(key, sink.getvalue())
         store.sync([key])
     return ids
 
 
-def _refuse_duplicates(store: ObjectStore, ids: np.ndarray, files: int) -> None:
+def _refuse_duplicates(store: ObjectStore, ids: np.ndarray, keys: Iterable[str]) -> None:
     ids.sort()
     twice = ids[:-1][ids[1:] == ids[:-1]]
     if not len(twice):
         return
     names: list[str] = []
-    for index in range(files):
-        with store.open(inputs_key(index)) as source:
+    for key in keys:
+        with store.open(key) as source:
             table = pq.read_table(source, columns=["image_id", "file_name"])
         hit = np.flatnonzero(table["image_id"].to_numpy() == twice[0])
         names += table["file_name"].take(pa.array(hit)).to_pylist()

@@ -12,9 +12,9 @@ _COMMIT = re.compile(r"commits/\d+/(\d+)(?:\.(\d{1,4}))?\.json")  # generations 
 _ATTEMPT = re.compile(r"shards/\d+/(\d+)/([^/]+)/.+")
 
 
-def inputs_key(index: int) -> str:
-    """One parquet file of the plan."""
-    return f"{PLAN}/inputs-{index:05d}.parquet"
+def inputs_key(plan: str, index: int) -> str:
+    """One parquet file of the plan that the card names; others are remains of a lost race to plan."""
+    return f"{PLAN}/{plan}/inputs-{index:05d}.parquet"
 
 
 def attempt_prefix(shard_id: int, attempt: str) -> str:

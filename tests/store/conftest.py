@@ -99,6 +99,7 @@ class Maker:
             n_images=plan.n_images,
             n_shards=plan.n_shards,
             shard_size=shard_size,
+            plan=plan.plan,
             inputs_sha256=plan.inputs_sha256,
             device="cpu",
         )

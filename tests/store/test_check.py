@@ -19,6 +19,7 @@ from saliency_prompt.schemas.manifest import CommitInfo, ShardCounts
 from saliency_prompt.store.check import gc, verify
 from saliency_prompt.store.check_shard import check_tables
 from saliency_prompt.store.dataset import Dataset
+from saliency_prompt.store.inputs import write_inputs
 from saliency_prompt.store.layout import CARD, COMMITS, SEAL, SHARDS, attempt_prefix, commit_key, inputs_key
 from saliency_prompt.store.objects import ObjectStore
 from saliency_prompt.store.shard import IMAGES, build_shard, commit_shard
@@ -62,21 +63,26 @@ def test_every_damaged_file_is_found_whatever_happened_to_it(make: Any, local_st
 
 def test_damaged_documents_are_found(make: Any, local_store: ObjectStore) -> None:
     dataset = make.complete(local_store)
-    for key, expected in ((commit_key(1), "damaged or gone"), (SEAL, "is damaged"), (inputs_key(0), "cannot be read")):
+    for key, expected in (
+        (commit_key(1), "damaged or gone"),
+        (SEAL, "is damaged"),
+        (inputs_key(dataset.card.plan, 0), "cannot be read"),
+    ):
         data = local_store.get(key)
         local_store.put(key, data[: len(data) // 2])
         assert expected in problems(dataset)
         local_store.put(key, data)
-    local_store.delete([inputs_key(0)])
+    local_store.delete([inputs_key(dataset.card.plan, 0)])
     assert "planned images cannot be read (FileNotFoundError)" in problems(dataset)
 
 
 def test_a_plan_of_other_images_is_found(make: Any, local_store: ObjectStore) -> None:
     dataset = make.complete(local_store, 9)
-    card = local_store.get(CARD)
-    make.complete(local_store, 10)
-    local_store.put(CARD, card)
-    found = problems(Dataset.of(local_store))
+    other = make.complete(local_store, 10).card
+    swapped = dataset.card.model_copy(update={"plan": other.plan})
+    local_store.put(CARD, swapped.to_json())
+    dataset = Dataset.of(local_store)
+    found = problems(dataset)
     assert "plan: the planned images are not those" in found
     assert "not the planned ones" in problems(dataset)
 
@@ -190,6 +196,14 @@ def test_gc_removes_what_no_commit_names(make: Any, store: ObjectStore) -> None:
     assert gc(dataset, grace_seconds=FUTURE, dry_run=True) == gc(dataset, grace_seconds=FUTURE)
     assert keys(store, "") == before
     assert gc(dataset, grace_seconds=FUTURE).files == 0
+    assert problems(dataset) == ""
+
+
+def test_gc_removes_plans_that_lost_the_race(make: Any, store: ObjectStore) -> None:
+    dataset = make.complete(store)
+    write_inputs(store, make.refs(4), 10)
+    assert gc(dataset).files == 0
+    assert gc(dataset, grace_seconds=0).files == 1
     assert problems(dataset) == ""
 
 

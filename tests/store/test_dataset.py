@@ -80,7 +80,8 @@ def test_a_data_set_is_found_by_path_and_by_bucket(make: Any, store: ObjectStore
     sealed = make.complete(store).sealed
     opened = Dataset.open(store.url + "/")
     assert opened.sealed == sealed
-    assert opened.card == make.dataset(open_store(store.url)).card
+    again = make.dataset(open_store(store.url)).card
+    assert opened.card == again.model_copy(update={"plan": opened.card.plan})
 
 
 @pytest.mark.parametrize("name", ["images.parquet", "masks.parquet", "prompts.zarr/seed/c/0/0"])
