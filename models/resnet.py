@@ -6,8 +6,8 @@ He et al., Deep Residual Learning, Table 1. Shape legend: B images, H W pixels.
 import copy
 from typing import TypeVar
 
+import torch
 from torch import Tensor, nn
-from torch.nn.utils import fuse_conv_bn_eval
 from torchvision import models
 from torchvision.models.resnet import Bottleneck
 
@@ -83,11 +83,21 @@ def fold_batch_norm(model: _Module) -> _Module:
         for name, child in list(parent.named_children()):
             if isinstance(child, nn.BatchNorm2d):
                 assert previous is not None
-                conv_name, conv = previous
+                _, conv = previous
                 assert isinstance(conv, nn.Conv2d)
-                dtype = conv.weight.dtype
-                fused: nn.Conv2d = fuse_conv_bn_eval(conv.double(), child.double())
-                setattr(parent, conv_name, fused.to(dtype))
+                _fold_into(conv, child)
                 setattr(parent, name, nn.Identity().eval())
             previous = (name, child)
     return folded
+
+
+@torch.no_grad()
+def _fold_into(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> None:
+    """Replace the weights of a convolution without bias by those that do the normalisation as well."""
+    assert conv.bias is None
+    assert norm.running_var is not None
+    assert norm.running_mean is not None
+    scale = norm.weight.double() / torch.sqrt(norm.running_var.double() + norm.eps)
+    shift = norm.bias.double() - norm.running_mean.double() * scale
+    conv.weight.mul_(scale.to(conv.weight.dtype).view(-1, 1, 1, 1))
+    conv.bias = nn.Parameter(shift.to(conv.weight.dtype), requires_grad=conv.weight.requires_grad)

@@ -71,15 +71,18 @@ def test_cosine_tells_color_and_texture_apart():
     assert off.min() > -0.3
 
 
-@settings(deadline=None, max_examples=40)
-@given(st.tuples(*[st.floats(0, 1, width=32)] * 3), st.tuples(*[st.floats(-0.25, 0.25, width=32)] * 3))
-def test_cosine_of_two_colors_is_the_gaussian_kernel_of_their_lab_distance(color, step):
-    pair = torch.stack([torch.tensor(color), (torch.tensor(color) + torch.tensor(step)).clamp(0, 1)])
-    images = pair.view(2, 3, 1, 1).expand(2, 3, 32, 32)
-    features = LabColor()(images)["c5"].flatten(1)
-    lab = rgb_to_lab(images)[:, :, 0, 0]
-    distance = ((lab[0] - lab[1]) / torch.tensor([12.0, 8.0, 8.0])).square().sum()
-    assert abs(F.cosine_similarity(features[0], features[1], dim=0) - torch.exp(-distance / 2)) < 0.15
+def test_cosine_of_two_colors_is_the_gaussian_kernel_of_their_lab_distance():
+    """Up to the error of a finite number of frequencies: small on average, bounded at worst."""
+    generator = torch.Generator().manual_seed(0)
+    first = torch.rand(300, 3, generator=generator)
+    second = (first + 0.5 * torch.rand(300, 3, generator=generator) - 0.25).clamp(0, 1)
+    images = torch.cat([first, second]).view(600, 3, 1, 1).expand(600, 3, 32, 32)
+    features = F.normalize(LabColor()(images)["c5"].flatten(1), dim=1)
+    lab = rgb_to_lab(images)[:, :, 0, 0] / torch.tensor([12.0, 8.0, 8.0])
+    kernel = torch.exp(-(lab[:300] - lab[300:]).square().sum(1) / 2)
+    error = ((features[:300] * features[300:]).sum(1) - kernel).abs()
+    assert error.mean() < 0.08
+    assert error.max() < 0.35
 
 
 def test_orientation_of_stripes_matters_and_their_polarity_does_not():
