@@ -16,20 +16,14 @@ from .decode import DecodedImage
 from .encode import encode_masks
 from .proposals import Proposals
 from .read import BadImage, quarantined
-from .saliency import SeedLayout, seed_positions
+from .saliency import seed_positions
 
 
 @dataclass(frozen=True, slots=True)
 class HostProposals:
-    """Proposals on their way to host memory; read them only after `wait`."""
+    """Proposals on their way to host memory; read `found` only after `wait`."""
 
-    layout: SeedLayout
-    score: Tensor
-    score_raw: Tensor
-    seed_index: Tensor
-    saliency: Tensor
-    vectors: dict[str, Tensor]
-    finite: Tensor
+    found: Proposals
     copied: torch.cuda.Event | None
 
     @classmethod
@@ -42,7 +36,7 @@ class HostProposals:
             pinned = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
             return pinned.copy_(tensor, non_blocking=True)
 
-        moved = cls(
+        moved = Proposals(
             found.layout,
             score=host(found.score),
             score_raw=host(found.score_raw),
@@ -50,11 +44,11 @@ class HostProposals:
             saliency=host(found.saliency),
             vectors={name: host(tensor) for name, tensor in found.vectors.items()},
             finite=host(found.finite),
-            copied=torch.cuda.Event() if found.score.is_cuda else None,  # type: ignore[no-untyped-call]
         )
-        if moved.copied is not None:
-            moved.copied.record()
-        return moved
+        copied = torch.cuda.Event() if found.score.is_cuda else None  # type: ignore[no-untyped-call]
+        if copied is not None:
+            copied.record()
+        return cls(moved, copied)
 
     def wait(self) -> None:
         """Block this thread, not the device's, until the copies have arrived."""
@@ -64,28 +58,29 @@ class HostProposals:
 
 def image_record(ref: ImageRef, image: DecodedImage, host: HostProposals, i: int, config: Config) -> ImageRecord:
     """Encode the masks of image `i` of a batch: filters, upsampling to the stored size, RLE, vectors."""
-    if not bool(host.finite[i]):
+    found = host.found
+    if not bool(found.finite[i]):
         bad = BadImage("non_finite_features", "the backbone gave NaN or infinite features for this image")
         return quarantined(ref, bad, image.sha256)
-    count = int((host.score[i] > 0).sum())
-    saliency_MHW = host.saliency[i, :count].numpy()
-    score = host.score[i, :count].numpy()
+    count = int((found.score[i] > 0).sum())
+    saliency_MHW = found.saliency[i, :count].numpy()
+    score = found.score[i, :count].numpy()
     encoded = encode_masks(
         saliency_MHW, score, height=image.height, width=image.width, tau=config.threshold.tau, filters=config.filters
     )
     kept = encoded.kept
     masks = None
     if len(kept):
-        seeds_n3 = seed_positions(host.layout)[host.seed_index[i, torch.from_numpy(kept)]].numpy()
+        seeds_n3 = seed_positions(found.layout)[found.seed_index[i, torch.from_numpy(kept)]].numpy()
         masks = MaskSet(
             counts=encoded.counts,
             bbox=encoded.bbox,
             area=encoded.area,
-            score_raw=host.score_raw[i].numpy()[kept],
+            score_raw=found.score_raw[i].numpy()[kept],
             score=score[kept],
             seed_scale=seeds_n3[:, 0].astype(np.int8),
             seed_yx=seeds_n3[:, 1:],
-            vectors={name: vectors[i].numpy()[kept] for name, vectors in host.vectors.items()},
+            vectors={name: vectors[i].numpy()[kept] for name, vectors in found.vectors.items()},
             saliency=_as_bytes(saliency_MHW[kept]) if config.encode.saliency else None,
         )
     return ImageRecord(

@@ -3,36 +3,11 @@
 pycocotools encodes one mask at a time and holds the GIL meanwhile. Here runs of all masks of an image are
 compressed together, in few numpy loops that release it. Bytes are equal to those of pycocotools.
 
-COCO counts pixels column by column. Here a mask is a C-contiguous [W, H] array, the transpose of the image's [H, W].
+COCO counts pixels column by column, starting with a run of zeros (of length 0 if the first pixel is set).
 """
-
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-
-
-def encode_column_major(mask_WH: npt.NDArray[Any]) -> bytes:
-    """COCO compressed RLE of a mask: the `counts` that pycocotools gives for its transpose [H, W]."""
-    return compress(runs(mask_WH))
-
-
-def runs(mask_WH: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
-    """Lengths of a mask's alternating runs, zeros first (length 0 if the first pixel is set); their sum is W*H.
-
-    `mask_WH`: uint8 or bool, C-contiguous, one value for set pixels and 0 for the others.
-    """
-    assert mask_WH.flags.c_contiguous
-    assert mask_WH.itemsize == 1
-    flat = mask_WH.reshape(-1)
-    changes = np.flatnonzero(flat[1:] != flat[:-1]) + 1
-    edges = ([0, 0] if flat[0] else [0], changes, [flat.size])
-    return np.diff(np.concatenate(edges))
-
-
-def compress(counts: npt.NDArray[np.int64]) -> bytes:
-    """COCO's compressed form of one mask's run lengths."""
-    return compress_many(counts, np.array([counts.size]))[0]
 
 
 def compress_many(counts: npt.NDArray[np.int64], sizes: npt.NDArray[np.int64]) -> list[bytes]:
