@@ -22,6 +22,7 @@ from torch import Tensor
 
 from ..schemas.config import STRIDES, Config
 from ..schemas.errors import UserError
+from ..schemas.manifest import ShardCounts
 from ..schemas.records import ImageRecord, ImageRef
 from ..stages.assemble import HostProposals, image_record
 from ..stages.decode import DecodedImage, decode_image
@@ -39,12 +40,17 @@ class EngineClosedError(RuntimeError):
 
 @dataclass(slots=True)
 class Meter:
-    """Counters that any thread may read while shards run; `seconds` is thread time by step."""
+    """Counters that any thread may read while shards run; `seconds` is thread time by step.
+
+    `starved` is the time in which the device waited for images.
+    """
 
     images: int = 0
     masks: int = 0
     quarantined: int = 0
-    seconds: dict[str, float] = field(default_factory=lambda: {"read": 0.0, "device": 0.0, "encode": 0.0})
+    seconds: dict[str, float] = field(
+        default_factory=lambda: dict.fromkeys(("read", "starved", "device", "encode"), 0.0)
+    )
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def count(self, record: ImageRecord) -> None:
@@ -53,6 +59,13 @@ class Meter:
             self.images += 1
             self.masks += len(record.masks) if record.masks else 0
             self.quarantined += record.status == "quarantined"
+
+    def add(self, counts: ShardCounts) -> None:
+        """Count a whole shard that was computed elsewhere."""
+        with self._lock:
+            self.images += counts.images
+            self.masks += counts.masks
+            self.quarantined += counts.quarantined
 
     def spend(self, step: str, since: float) -> None:
         """Add the time since `since` (`time.perf_counter`) to a step."""
@@ -189,7 +202,7 @@ class Engine:
     def _compute(self) -> None:
         if self._features.device.type == "cuda":
             torch.cuda.set_device(self._features.device)  # events and streams are those of the thread's device
-        while (batch := self._batches.get()) is not None:
+        while (batch := self._next_batch()) is not None:
             if self._closing:
                 batch.shard.fail(EngineClosedError())
             elif not batch.shard.future.done():
@@ -201,6 +214,12 @@ class Engine:
                     batch.shard.fail(_explained(error, len(batch.images)))
                 else:
                     self._encode_pool.submit(self._encode, batch, host)
+
+    def _next_batch(self) -> _Batch | None:
+        start = time.perf_counter()
+        batch = self._batches.get()
+        self.meter.spend("starved", start)
+        return batch
 
     def _forward(self, pixels: Tensor) -> HostProposals:
         start = time.perf_counter()

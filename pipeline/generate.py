@@ -1,20 +1,27 @@
 """The main job: photographs in, a sealed data set of pseudo-masks and prompt vectors out."""
 
+import hashlib
 import threading
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from typing import Protocol
 
+import numpy as np
 import torch
 
 from ..schemas.config import Config
 from ..schemas.manifest import ShardCommit
+from ..schemas.records import ImageRef
 from ..stages.backbone import LoadedBackbone, load_backbone
 from ..stages.decode import DecodedImage
-from ..store.dataset import Dataset
+from ..stages.read import BadImage, read_image_bytes
+from ..store.dataset import Dataset, Generations
+from ..version import __version__
+from .drain import watch_drain
 from .engine import Meter, load_image
+from .journal import Journal
 from .plan import Planned, plan
-from .run import RunReport, ShardReport, ShardRunner, finish, run_in_process, unfinished
+from .run import RunReport, ShardReport, ShardRunner, finish, run_in_process
 from .sources import Source
 
 
@@ -33,11 +40,61 @@ class Reporter(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """What `generate` needs beside the source: where to, how, and on what."""
+    """What `generate` needs beside the source: where to, how, and on what device of this machine."""
 
     out: str
     config: Config
     device: torch.device
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Work:
+    """Shards to run: those whose entry in `todo` is the generation to commit, not -1. Told to reporter and journal."""
+
+    planned: Planned
+    todo: Generations
+    reporter: Reporter
+    journal: Journal
+    stop: threading.Event
+
+
+class Executor(Protocol):
+    """Where shards are computed."""
+
+    def plan(self, source: Source, job: Job) -> Planned:
+        """Plan or find the data set, for the hardware that will compute it."""
+
+    def run(self, work: Work) -> Iterator[ShardReport]:
+        """Run the shards and give each report as its shard is committed; fewer if `work.stop` is set."""
+
+
+class InProcess:
+    """Computes in this process, on one device."""
+
+    def __init__(self) -> None:
+        self._backbone: LoadedBackbone | None = None
+        self._device = torch.device("cpu")
+
+    def plan(self, source: Source, job: Job) -> Planned:
+        """See `Executor`."""
+        self._backbone, self._device = load(job.config), job.device
+        return plan(job.out, source, job.config, self._backbone, job.device)
+
+    def run(self, work: Work) -> Iterator[ShardReport]:
+        """See `Executor`."""
+        assert self._backbone is not None, "planned first"
+        with ShardRunner(work.planned.dataset, work.planned.config, self._backbone, self._device) as runner:
+            reports = run_in_process(
+                runner,
+                map(int, np.flatnonzero(work.todo >= 0)),
+                generation=lambda shard: int(work.todo[shard]),
+                stop=work.stop,
+                tick=lambda: work.reporter.running(runner.meter),
+            )
+            for report in reports:
+                journal_shard(work.journal, report)
+                yield report
+            work.reporter.running(runner.meter)
 
 
 def load(config: Config) -> LoadedBackbone:
@@ -46,66 +103,87 @@ def load(config: Config) -> LoadedBackbone:
     return load_backbone(features.weights, arch=features.arch, stride_in_1x1=features.stride_in_1x1, seed=features.seed)
 
 
-def generate(source: Source, job: Job, reporter: Reporter, stop: threading.Event) -> tuple[Dataset, RunReport]:
+def generate(
+    source: Source, job: Job, reporter: Reporter, stop: threading.Event, executor: Executor | None = None
+) -> tuple[Dataset, RunReport]:
     """Plan or resume, run what is left, and seal when all is committed."""
-    backbone = load(job.config)
-    planned = plan(job.out, source, job.config, backbone, job.device)
-    shards = unfinished(planned.dataset)
-    reporter.planned(planned, len(shards))
-    return planned.dataset, _run(planned, backbone, job.device, dict.fromkeys(shards, 0), reporter, stop)
+    executor = executor or InProcess()
+    planned = executor.plan(source, job)
+    todo = _missing(planned.dataset.generations())
+    return planned.dataset, _run(executor, planned, todo, reporter, stop)
 
 
-def retry_quarantined(source: Source, job: Job, reporter: Reporter, stop: threading.Event) -> tuple[Dataset, RunReport]:
+def retry_quarantined(
+    source: Source, job: Job, reporter: Reporter, stop: threading.Event, executor: Executor | None = None
+) -> tuple[Dataset, RunReport]:
     """Compute again the shards that hold a quarantined image which can be read by now.
 
     A shard is replaced whole, under a new generation of its commit: its bytes are then those of a run in which the
     image had been good from the start. The data set is unsealed meanwhile.
     """
-    backbone = load(job.config)
-    planned = plan(job.out, source, job.config, backbone, job.device)
-    generations = {
-        commit.shard_id: commit.generation + 1
-        for commit in planned.dataset.commits()
-        if commit.counts.quarantined and _any_readable(planned, commit)
-    }
-    if generations:
+    executor = executor or InProcess()
+    planned = executor.plan(source, job)
+    generations = planned.dataset.generations()
+    todo = _missing(generations)
+    for commit in planned.dataset.commits(generations):
+        if commit.counts.quarantined and _any_readable(planned, commit):
+            todo[commit.shard_id] = commit.generation + 1
+    if np.any(todo > 0):
         planned.dataset.unseal()
-    generations |= dict.fromkeys(unfinished(planned.dataset), 0)
-    reporter.planned(planned, len(generations))
-    return planned.dataset, _run(planned, backbone, job.device, generations, reporter, stop)
+    return planned.dataset, _run(executor, planned, todo, reporter, stop)
+
+
+def journal_shard(journal: Journal, report: ShardReport, **by: object) -> None:
+    """One line for a committed shard; `by` says who made it."""
+    journal.write(
+        "shard_committed",
+        shard=report.shard_id,
+        seconds=round(report.seconds, 3),
+        **report.counts.model_dump(),
+        **by,
+    )
+
+
+def _missing(generations: Generations) -> Generations:
+    """Generation 0 where there is no commit."""
+    return np.where(generations < 0, 0, -1).astype(np.int16)
 
 
 def _run(
-    planned: Planned,
-    backbone: LoadedBackbone,
-    device: torch.device,
-    generations: dict[int, int],
-    reporter: Reporter,
-    stop: threading.Event,
+    executor: Executor, planned: Planned, todo: Generations, reporter: Reporter, stop: threading.Event
 ) -> RunReport:
-    if not generations:
-        return finish(planned.dataset, 0)
+    dataset, shards = planned.dataset, int(np.count_nonzero(todo >= 0))
+    reporter.planned(planned, shards)
+    if not shards:
+        return finish(dataset, 0)
     done = 0
-    with ShardRunner(planned.dataset, planned.config, backbone, device) as runner:
-        reports: Iterable[ShardReport] = run_in_process(
-            runner,
-            generations,
-            generation=generations.__getitem__,
-            stop=stop,
-            tick=lambda: reporter.running(runner.meter),
-        )
-        for report in reports:
+    about = {"executor": type(executor).__name__, "shards": shards, "code_version": __version__}
+    with watch_drain(dataset, stop) as drain, Journal(dataset.store, **about) as journal:
+        for shard in executor.run(Work(planned, todo, reporter, journal, stop)):
             done += 1
-            reporter.committed(report)
-        reporter.running(runner.meter)
-    return finish(planned.dataset, done)
+            reporter.committed(shard)
+        report = finish(dataset, done)
+        journal.write("run_ended", shards_done=done, shards_left=report.shards_left, drained=drain.seen)
+        return replace(report, drained=drain.seen)
 
 
 def _any_readable(planned: Planned, commit: ShardCommit) -> bool:
-    images = planned.dataset.read_images(commit)
-    rows = zip(images["image_id"].to_pylist(), images["status"].to_pylist(), strict=True)
-    quarantined = {image_id for image_id, status in rows if status == "quarantined"}
+    images = planned.dataset.read_images(commit).select(["image_id", "status", "reason", "sha256"]).to_pylist()
+    quarantined = {row["image_id"]: row for row in images if row["status"] == "quarantined"}
     for ref in planned.dataset.read_inputs(commit.shard_id):
-        if ref.image_id in quarantined and isinstance(load_image(ref, planned.config), DecodedImage):
+        row = quarantined.get(ref.image_id)
+        if row is None:
+            continue
+        if row["reason"] == "crashed":  # not to be decoded here: only another file is worth a try
+            if _sha256(ref, planned.config) not in (None, row["sha256"]):
+                return True
+        elif isinstance(load_image(ref, planned.config), DecodedImage):
             return True
     return False
+
+
+def _sha256(ref: ImageRef, config: Config) -> str | None:
+    try:
+        return hashlib.sha256(read_image_bytes(ref, config.decode.max_bytes)).hexdigest()
+    except BadImage:
+        return None

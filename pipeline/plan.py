@@ -47,9 +47,17 @@ def device_class(device: torch.device) -> str:
     return f"cuda, {torch.cuda.get_device_name(device)}"
 
 
-def plan(out: str, source: Source, config: Config, backbone: LoadedBackbone, device: torch.device) -> Planned:
+def plan(
+    out: str,
+    source: Source,
+    config: Config,
+    backbone: LoadedBackbone,
+    device: torch.device,
+    hardware: str | None = None,
+) -> Planned:
     """Open the data set at `out` if it was planned before, else list the inputs and write the plan.
 
+    `hardware` is the device class to record if the shards will be computed elsewhere than on `device`.
     Raises UserError if `out` holds a data set of another configuration, weights or source, or if two inputs have
     the same id.
     """
@@ -72,7 +80,7 @@ def plan(out: str, source: Source, config: Config, backbone: LoadedBackbone, dev
         shard_size=resolved.plan.shard_size,
         plan=summary.plan,
         inputs_sha256=summary.inputs_sha256,
-        device=device_class(device),
+        device=hardware or device_class(device),
     )
     if not store.put_if_absent(CARD, card.to_json()):
         discard_inputs(store, summary.plan)  # another process planned it meanwhile

@@ -3,11 +3,12 @@
 `ShardRunner.run_shard` is the seam between executors: it is all an executor needs to know.
 """
 
+import hashlib
 import os
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 
@@ -16,9 +17,10 @@ import torch
 
 from ..schemas.config import Config
 from ..schemas.manifest import CommitInfo, Seal, ShardCounts
-from ..schemas.records import ImageRecord
+from ..schemas.records import ImageRecord, ImageRef
 from ..stages.backbone import LoadedBackbone
 from ..stages.features import FeatureExtractor
+from ..stages.read import BadImage, quarantined, read_image_bytes
 from ..store.dataset import Dataset
 from ..store.shard import build_shard, commit_shard
 from ..version import __version__
@@ -39,23 +41,33 @@ class ShardReport:
 
 @dataclass(frozen=True, slots=True)
 class RunReport:
-    """How a run ended. `seal` is None if shards are left to do."""
+    """How a run ended. `seal` is None if shards are left to do; `drained` if `drain` asked for that."""
 
     shards_done: int
     shards_left: int
     seal: Seal | None
+    drained: bool = False
 
 
 class ShardRunner:
     """Computes and commits single shards of a data set on one device. Use as a context manager.
 
-    Several threads may call `run_shard` at once: that is how the device is kept busy across shards.
+    Several threads may call `run_shard` at once: that is how the device is kept busy across shards. `cores` is this
+    runner's share of the machine, by default all of it.
     """
 
-    def __init__(self, dataset: Dataset, config: Config, backbone: LoadedBackbone, device: torch.device) -> None:
-        cores = os.cpu_count() or 1
+    def __init__(
+        self,
+        dataset: Dataset,
+        config: Config,
+        backbone: LoadedBackbone,
+        device: torch.device,
+        cores: int | None = None,
+    ) -> None:
+        cores = cores or os.cpu_count() or 1
         features = FeatureExtractor(backbone, config.features, device)
         self.dataset = dataset
+        self._max_bytes = config.decode.max_bytes
         self._level = config.encode.compression_level
         self._engine = Engine(
             config, features, read_threads=min(16, max(2, cores // 2)), encode_threads=min(16, max(1, cores // 2))
@@ -66,13 +78,16 @@ class ShardRunner:
         """Live counters of all shards run here."""
         return self._engine.meter
 
-    def run_shard(self, shard_id: int, generation: int = 0) -> ShardReport:
+    def run_shard(self, shard_id: int, generation: int = 0, crashed: Collection[int] = ()) -> ShardReport:
         """Read, compute, write and commit one shard; the same bytes whenever and wherever it runs.
 
-        Raises UserError where the user can help: the target is full or not writable, the device out of memory.
+        The images at the positions `crashed` are set aside, since they end the process. Raises UserError where the
+        user can help: the target is full or not writable, the device out of memory.
         """
         started, clock = time.time(), time.perf_counter()
-        records = self._engine.submit(self.dataset.read_inputs(shard_id)).result()
+        refs = self.dataset.read_inputs(shard_id)
+        done = iter(self._engine.submit([ref for i, ref in enumerate(refs) if i not in crashed]).result())
+        records = [crashed_record(ref, self._max_bytes) if i in crashed else next(done) for i, ref in enumerate(refs)]
         files = build_shard(records, self._level)
         seconds = time.perf_counter() - clock
         commit = commit_shard(
@@ -85,6 +100,10 @@ class ShardRunner:
             info=CommitInfo(started=started, seconds=seconds, host=socket.gethostname(), code_version=__version__),
         )
         return ShardReport(shard_id, commit.counts, commit.content_hash, time.perf_counter() - clock)
+
+    def probe(self, shard_id: int, start: int, stop: int) -> None:
+        """Compute the images at positions [start, stop) of a shard and forget them."""
+        self._engine.submit(self.dataset.read_inputs(shard_id)[start:stop]).result()
 
     def drain(self) -> None:
         """Give up shards that were handed in and not begun; those on the device go on."""
@@ -99,6 +118,15 @@ class ShardRunner:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def crashed_record(ref: ImageRef, max_bytes: int) -> ImageRecord:
+    """The row of an image that ends the process: its bytes are read but not looked at."""
+    trouble = BadImage("crashed", "the process that computes it dies")
+    try:
+        return quarantined(ref, trouble, hashlib.sha256(read_image_bytes(ref, max_bytes)).hexdigest())
+    except BadImage:
+        return quarantined(ref, trouble)
 
 
 def count(records: Iterable[ImageRecord]) -> ShardCounts:
@@ -149,5 +177,5 @@ def unfinished(dataset: Dataset) -> list[int]:
 
 def finish(dataset: Dataset, shards_done: int) -> RunReport:
     """Seal the data set if every shard is committed."""
-    left = len(unfinished(dataset))
+    left = int(np.count_nonzero(~dataset.committed()))
     return RunReport(shards_done, left, None if left else dataset.seal())

@@ -25,6 +25,7 @@ QuarantineReason = Literal[
     "size_mismatch",  # decoded size differs from the size the input list declares
     "too_small",  # a side below decode.min_side, or fewer than 2 feature cells on a side
     "non_finite_features",
+    "crashed",  # the process that computed it died, again and again; only workers on a cluster survive that
 ]
 
 

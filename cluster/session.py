@@ -1,0 +1,106 @@
+"""Starting Ray on this machine, or joining a cluster, and saying in one sentence why that cannot be."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.metadata import version
+from typing import Any
+
+from ..schemas.cluster import Workers
+from ..schemas.errors import UserError
+
+OBJECT_STORE_BYTES = 256 << 20  # only descriptors and summaries go through it
+
+# No report to anyone, and no metadata server asked.
+_QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_USAGE_STATS_REPORT_URL": "http://127.0.0.1:9/", "RAY_DEDUP_LOGS": "1"}
+
+
+@contextmanager
+def session(address: str, workers: Workers) -> Iterator[None]:
+    """Ray for the duration of a block: `local` starts it here, `auto` or HOST:PORT joins a cluster.
+
+    A session that is open already is used and left open. Raises UserError if Ray is missing or cannot be had.
+    """
+    ray = load_ray()
+    if ray.is_initialized():
+        yield
+        return
+    try:
+        _connect(ray, address, workers)
+    except UserError:
+        raise
+    except (
+        Exception
+    ) as error:  # Ray raises ConnectionError, RuntimeError, ValueError and its own for the user's trouble
+        raise UserError(_explain(error, address)) from error
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def load_ray() -> Any:
+    """The module `ray`, told to be quiet before it is first imported."""
+    for key, value in _QUIET.items():
+        os.environ.setdefault(key, value)
+    try:
+        import ray
+    except ImportError:
+        raise UserError("Ray is not installed: run `pip install 'saliency-prompt[cluster]'`.") from None
+    return ray
+
+
+def versions() -> dict[str, str]:
+    """What must be the same on the driver and on every worker, since the bytes of a shard depend on it."""
+    names = ("saliency-prompt", "ray", "torch", "numpy", "opencv-python-headless", "pyarrow", "zarr")
+    return {name: version(name) for name in names}
+
+
+def check_versions(mine: dict[str, str], theirs: dict[str, str], host: str) -> None:
+    """Raise UserError if a worker's versions are others."""
+    for name, number in mine.items():
+        if theirs.get(name) != number:
+            raise UserError(
+                f"The worker on {host} has {name} {theirs.get(name)}, the driver has {number}: run both from the same "
+                "image or environment."
+            )
+
+
+def _connect(ray: Any, address: str, workers: Workers) -> None:
+    if address.startswith("ray://"):
+        raise UserError("ray:// addresses lead through a proxy that this program does not use: use `ray job submit`.")
+    quiet = {"log_to_driver": False, "logging_level": "ERROR"}
+    if address != "local":
+        ray.init(address=address, **quiet)
+        return
+    cores = max(os.cpu_count() or 1, workers.max_workers * workers.cpus_per_worker)  # logical: they may be shared
+    ray.init(
+        address="local",
+        num_cpus=cores,
+        include_dashboard=False,
+        object_store_memory=OBJECT_STORE_BYTES,
+        **quiet,
+    )
+    gpus = ray.cluster_resources().get("GPU", 0)
+    if gpus < workers.min_workers * workers.gpus_per_worker:
+        ray.shutdown()
+        raise UserError(
+            f"This machine has {gpus:g} GPUs and {workers.min_workers} workers want {workers.gpus_per_worker:g} each: "
+            "take --gpus-per-worker 0 for CPU workers, fewer workers, or a cluster with --ray ADDRESS."
+        )
+
+
+def _explain(error: Exception, address: str) -> str:
+    text = " ".join(str(error).split())
+    if "ersion mismatch" in text:
+        return (
+            f"The cluster at {address} runs another version of Ray or Python ({text[:300]}): use the cluster's image."
+        )
+    if "oken" in text and "auth" in text.lower():
+        return f"The cluster at {address} refused the token: set RAY_AUTH_TOKEN to the cluster's."
+    if isinstance(error, ConnectionError) or "Could not find any running Ray" in text or "address" in text.lower():
+        return (
+            f"There is no Ray cluster at {address!r}: start one with `ray start --head`, give its address, or take "
+            "--ray local."
+        )
+    return f"Ray could not be started ({text[:300]}): see the logs in RAY_TMPDIR, or run without --ray."
