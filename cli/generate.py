@@ -6,7 +6,20 @@ import typer
 from rich.console import Console
 
 from ..schemas.load import load_config
-from .options import ConfigFile, Device, Overrides, Preset, Weights, plain_console
+from .options import (
+    ConfigFile,
+    CpusPerWorker,
+    Device,
+    GpusPerWorker,
+    MaxWorkers,
+    MinWorkers,
+    Overrides,
+    Preset,
+    Ray,
+    Weights,
+    executor,
+    plain_console,
+)
 
 if TYPE_CHECKING:
     from ..pipeline.estimate import Estimate
@@ -31,10 +44,16 @@ def generate(
     retry_quarantined: Annotated[
         bool, typer.Option("--retry-quarantined", help="Try again the images that were set aside.")
     ] = False,
+    ray: Ray = None,
+    gpus_per_worker: GpusPerWorker = None,
+    cpus_per_worker: CpusPerWorker = 4,
+    min_workers: MinWorkers = 1,
+    max_workers: MaxWorkers = None,
 ) -> None:
     """Make pseudo-masks and prompt vectors from photographs.
 
-    Exit codes: 0 all done; 2 something you can fix; 3 all done, but some images were set aside; 130 interrupted.
+    Exit codes: 0 all done, or drained; 2 something you can fix; 3 all done, but some images were set aside; 130
+    interrupted.
     """
     overrides = [*(set_ or []), *([f"features.weights={weights!r}"] if weights is not None else [])]
     settings = load_config(preset, config, overrides)
@@ -57,8 +76,13 @@ def generate(
     def say_stopping() -> None:
         console.print("finishing the shards on the device; press Ctrl-C again to stop at once (nothing is lost)")
 
-    with graceful_stop(say_stopping) as stop, Display(console) as display:
-        dataset, report = run(source, job.Job(out, settings, where), display, stop)
+    gpus = gpus_per_worker if gpus_per_worker is not None else float(device != "cpu")
+    place = executor(ray, gpus, cpus_per_worker, min_workers, max_workers)
+    with graceful_stop(say_stopping) as stop, place as where_to, Display(console) as display:
+        dataset, report = run(source, job.Job(out, settings, where), display, stop, where_to)
+    if report.drained and report.shards_left:
+        console.print(f"drained: {report.shards_left:,} shards are left; run the same command again to resume")
+        return
     if report.shards_left:
         console.print(f"stopped: {report.shards_left:,} shards are left; run the same command again to resume")
         raise typer.Exit(EXIT_INTERRUPTED)

@@ -1,9 +1,13 @@
 """Options and output that several commands share."""
 
-from typing import Annotated
+from contextlib import AbstractContextManager, nullcontext
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
+
+if TYPE_CHECKING:
+    from ..pipeline.generate import Executor
 
 Preset = Annotated[
     str, typer.Option(help="Named configuration: saliency-prompt, freesolo, paper-literal or uplvp.", show_default=True)
@@ -16,7 +20,33 @@ Weights = Annotated[
     str | None, typer.Option(help="Weights file, or a registered name (see `weights list`), lab-color or random.")
 ]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:INDEX.")]
+Ray = Annotated[
+    str | None,
+    typer.Option(metavar="auto|local|HOST:PORT", help="Run on Ray: join a cluster, or start Ray on this machine."),
+]
+GpusPerWorker = Annotated[
+    float | None,
+    typer.Option(min=0, help="With --ray: GPUs of a worker; 0 for CPU workers (with --device cpu)."),
+]
+CpusPerWorker = Annotated[int, typer.Option(min=1, help="With --ray: CPU cores of a worker.")]
+MinWorkers = Annotated[int, typer.Option(min=1, help="With --ray: workers asked for at once.")]
+MaxWorkers = Annotated[
+    int | None,
+    typer.Option(min=1, help="With --ray: grow up to so many as there is room; by default the minimum."),
+]
 DatasetUrl = Annotated[str, typer.Argument(metavar="DATASET", help="Folder or bucket URL of a data set.")]
+
+
+def executor(
+    ray: str | None, gpus: float, cpus: int, min_workers: int, max_workers: int | None
+) -> "AbstractContextManager[Executor | None]":
+    """Where to compute: on the Ray that was named, else (None) in this process."""
+    if ray is None:
+        return nullcontext()
+    from ..cluster.executor import RayExecutor
+    from ..schemas.cluster import make_workers
+
+    return RayExecutor(ray, make_workers(gpus, cpus, min_workers, max_workers))
 
 
 def plain_console(*, stderr: bool = False) -> Console:

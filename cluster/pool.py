@@ -107,7 +107,8 @@ class RayPool:
             cause = error.cause if isinstance(error.cause, Exception) else error
             return Raised(worker, task, cause)
         except errors.RayError as error:
-            return self._lost(worker, f"{type(error).__name__}: {' '.join(str(error).split())[:500]}")
+            what = " ".join(str(error).partition("Some common causes")[0].split())
+            return self._lost(worker, f"{type(error).__name__}: {what[:500]}")
         if task is not None:
             return Done(worker, task, value)
         check_versions(self._versions, value.versions, value.host)

@@ -1,8 +1,9 @@
 """What runs where: the workers of a run on Ray, and the cluster that manifests are rendered for."""
 
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from .config import Section
+from .errors import UserError
 
 
 class Workers(Section):
@@ -34,3 +35,17 @@ class Workers(Section):
         """What a worker gets, in words."""
         gpus = f"{self.gpus_per_worker:g} GPU and " if self.gpus_per_worker else ""
         return f"{gpus}{self.cpus_per_worker} CPU cores"
+
+
+def make_workers(gpus: float, cpus: int, min_workers: int, max_workers: int | None) -> Workers:
+    """The pool that options ask for; UserError in one sentence if they contradict each other."""
+    try:
+        return Workers(
+            gpus_per_worker=gpus,
+            cpus_per_worker=cpus,
+            min_workers=min_workers,
+            max_workers=min_workers if max_workers is None else max_workers,
+        )
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise UserError(f"{first['ctx']['error'] if 'ctx' in first else first['msg']}.") from None
