@@ -66,7 +66,7 @@ class FakePool:
         tasks.append(task)
         assert len(tasks) <= 2
 
-    def wait(self, timeout: float) -> list[Event]:
+    def wait(self, timeout: float) -> list[Event]:  # noqa: ARG002
         if self.pending and len(self.running) < self.room:
             self.running[self.pending[0]] = []
             self.most = max(self.most, len(self.running))
@@ -164,13 +164,13 @@ def test_the_run_stops_where_the_user_must_act() -> None:
     full = UserError("the disk is full")
     with pytest.raises(UserError, match="disk is full"):
         run(Scheduler(range(6), lambda _: 1), FakePool(raises=lambda t: full if t.shard_id == 3 else None))
-    with pytest.raises(UserError, match="shards all failed .*boom"):
+    with pytest.raises(UserError, match=r"shards all failed .*boom"):
         run(Scheduler(range(50), lambda _: 1), FakePool(raises=lambda _: ValueError("boom")))
 
 
 def test_a_worker_that_dies_as_it_starts_is_not_tried_for_ever() -> None:
     class Stillborn(FakePool):
-        def wait(self, timeout: float) -> list[Event]:
+        def wait(self, timeout: float) -> list[Event]:  # noqa: ARG002
             return [Lost(self.pending.popleft(), "no module named x")]
 
     pool = Stillborn()
