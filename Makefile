@@ -2,6 +2,10 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
+SYSTEM := $(VENV)/.system
+
+# Debian packages of tests that need real programs; without root these tests are skipped and say so.
+APT    := munge slurmctld slurmd slurm-client shellcheck
 
 .PHONY: demo test check fast clean
 
@@ -9,6 +13,13 @@ $(STAMP): pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	touch $@
+
+$(SYSTEM): Makefile | $(STAMP)
+	@if dpkg --status $(APT) > /dev/null 2>&1; then :; \
+	elif [ "$$(id -u)" = 0 ] && command -v apt-get > /dev/null; then \
+	  apt-get update --quiet=2 && DEBIAN_FRONTEND=noninteractive apt-get install --quiet=2 --yes --no-install-recommends $(APT); \
+	else echo "for all tests: apt-get install $(APT)"; fi
 	touch $@
 
 demo: $(STAMP)      ## the main job on five photographs, offline
@@ -23,7 +34,7 @@ check: $(STAMP)     ## format, lint, types
 fast: check         ## checks and the fast tests
 	$(BIN)/python -m pytest -m "not slow and not gpu and not cluster"
 
-test: check         ## everything that runs without a GPU
+test: check $(SYSTEM)  ## everything that runs without a GPU
 	$(BIN)/python -m pytest -m "not gpu"
 
 clean:

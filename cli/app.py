@@ -9,7 +9,7 @@ from rich.text import Text
 from ..pipeline.process import tune_allocator
 from ..schemas.errors import UserError
 from ..version import __version__
-from . import config, dataset, demo, evaluate, generate, weights
+from . import cluster, config, dataset, demo, evaluate, generate, operate, plan, weights
 from .options import plain_console
 
 app = typer.Typer(
@@ -20,12 +20,15 @@ app = typer.Typer(
     add_completion=False,
 )
 app.command()(generate.generate)
-app.command()(dataset.status)
+app.command()(plan.plan)
+app.command()(operate.status)
+app.command()(operate.drain)
 app.command()(dataset.verify)
 app.command()(dataset.gc)
 app.command()(dataset.show)
 app.add_typer(dataset.export_app, name="export")
 app.command()(evaluate.evaluate)
+app.add_typer(cluster.app, name="cluster")
 app.add_typer(config.app, name="config")
 app.add_typer(weights.app, name="weights")
 app.command()(demo.demo)

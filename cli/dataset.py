@@ -1,57 +1,13 @@
-"""`status`, `verify`, `gc`, `show` and `export coco`: everything that looks at a data set."""
+"""`verify`, `gc`, `show` and `export coco`: everything that looks at a data set."""
 
-import json
 from typing import Annotated
 
 import typer
 
 from ..schemas.errors import UserError
-from .options import DatasetUrl, plain_console
+from .options import DatasetUrl
 
 export_app = typer.Typer(help="Write the data set in another format.", no_args_is_help=True)
-
-
-def status(
-    dataset: DatasetUrl,
-    quarantined: Annotated[int, typer.Option(help="List at most so many quarantined images.")] = 20,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
-) -> None:
-    """Show what is done, from the data set alone: of a running, dead or finished job."""
-    from ..pipeline.status import quarantined_images
-    from ..pipeline.status import status as read_status
-    from ..store.dataset import Dataset
-
-    opened = Dataset.open(dataset)
-    now = read_status(opened)
-    counts = now.counts
-    listed, reasons = quarantined_images(opened, quarantined) if counts.quarantined else ([], {})
-    if as_json:
-        state = {
-            "url": now.url,
-            "images": now.n_images,
-            "shards": now.n_shards,
-            "shards_done": now.shards_done,
-            "counts": counts.model_dump(),
-            "quarantine_reasons": dict(reasons),
-            "root_hash": now.root_hash,
-        }
-        typer.echo(json.dumps(state, indent=2))
-        return
-    console = plain_console()
-    console.print(f"{now.url}")
-    console.print(f"  shards     {now.shards_done:,} of {now.n_shards:,}")
-    console.print(
-        f"  images     {counts.images:,} of {now.n_images:,}: {counts.ok:,} with masks, {counts.empty:,} without"
-    )
-    console.print(f"  masks      {counts.masks:,}")
-    console.print(f"  weights    {opened.card.weights_name}")
-    console.print(f"  sealed     {now.root_hash or 'no'}")
-    if counts.quarantined:
-        console.print(
-            f"  quarantined {counts.quarantined:,}: {', '.join(f'{n} {r}' for r, n in sorted(reasons.items()))}"
-        )
-        for image in listed:
-            console.print(f"    {image.file_name}: {image.reason}: {image.error}")
 
 
 def verify(dataset: DatasetUrl) -> None:

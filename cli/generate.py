@@ -14,15 +14,18 @@ from .options import (
     MaxWorkers,
     MinWorkers,
     Overrides,
+    Photos,
     Preset,
     Ray,
+    Root,
     Weights,
     executor,
     plain_console,
+    with_weights,
 )
+from .plan import print_estimate
 
 if TYPE_CHECKING:
-    from ..pipeline.estimate import Estimate
     from ..store.dataset import Dataset
 
 EXIT_QUARANTINED = 3
@@ -30,15 +33,13 @@ EXIT_INTERRUPTED = 130
 
 
 def generate(
-    photos: Annotated[
-        str, typer.Argument(help="Folder, glob, text file of paths, COCO json (its images list), or bucket URL.")
-    ],
+    photos: Photos,
     out: Annotated[str, typer.Option(help="The data set: a folder or a bucket URL. An unfinished one is resumed.")],
     weights: Weights = None,
     preset: Preset = "saliency-prompt",
     config: ConfigFile = None,
     set_: Overrides = None,
-    root: Annotated[str | None, typer.Option(help="Folder or URL that names in a COCO json are relative to.")] = None,
+    root: Root = None,
     device: Device = "auto",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan with bytes and time, and stop.")] = False,
     retry_quarantined: Annotated[
@@ -55,8 +56,7 @@ def generate(
     Exit codes: 0 all done, or drained; 2 something you can fix; 3 all done, but some images were set aside; 130
     interrupted.
     """
-    overrides = [*(set_ or []), *([f"features.weights={weights!r}"] if weights is not None else [])]
-    settings = load_config(preset, config, overrides)
+    settings = load_config(preset, config, with_weights(set_, weights))
 
     from ..pipeline import generate as job
     from ..pipeline.estimate import estimate
@@ -69,7 +69,7 @@ def generate(
     where = resolve_device(device)
     source = open_source(photos, root)
     if dry_run:
-        _print_estimate(console, out, estimate(source, settings, job.load(settings), where))
+        print_estimate(console, out, estimate(source, settings, job.load(settings), where))
         return
     run = job.retry_quarantined if retry_quarantined else job.generate
 
@@ -78,7 +78,8 @@ def generate(
 
     gpus = gpus_per_worker if gpus_per_worker is not None else float(device != "cpu")
     place = executor(ray, gpus, cpus_per_worker, min_workers, max_workers)
-    with graceful_stop(say_stopping) as stop, place as where_to, Display(console) as display:
+    # Ray takes the signals for itself as it starts: ours come after.
+    with place as where_to, graceful_stop(say_stopping) as stop, Display(console) as display:
         dataset, report = run(source, job.Job(out, settings, where), display, stop, where_to)
     if report.drained and report.shards_left:
         console.print(f"drained: {report.shards_left:,} shards are left; run the same command again to resume")
@@ -108,16 +109,3 @@ def _print_outcome(console: Console, dataset: "Dataset") -> int:
         console.print(f"  and {counts.quarantined - len(listed):,} more: see `saliency-prompt status --quarantined`")
     console.print("repair them and run the command again with --retry-quarantined")
     return EXIT_QUARANTINED
-
-
-def _print_estimate(console: Console, out: str, plan: "Estimate") -> None:
-    from ..pipeline.progress import duration
-
-    features = plan.config.features
-    console.print(f"would write {out}")
-    console.print(f"  {plan.n_images:,} images in {plan.n_shards:,} shards of {plan.config.plan.shard_size:,}")
-    console.print(f"  {features.arch}, {features.precision}, batches of {features.batch_size}")
-    console.print(f"  about {plan.bytes_in / 1e6:,.1f} MB to read and {plan.bytes_out / 1e6:,.1f} MB to write")
-    console.print(f"  about {duration(plan.seconds)} on this machine (calibrated on {plan.sampled} images)")
-    if plan.quarantined_in_sample:
-        console.print(f"  {plan.quarantined_in_sample} of these {plan.sampled} images cannot be used as they are")

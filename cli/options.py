@@ -34,6 +34,10 @@ MaxWorkers = Annotated[
     int | None,
     typer.Option(min=1, help="With --ray: grow up to so many as there is room; by default the minimum."),
 ]
+Photos = Annotated[
+    str, typer.Argument(help="Folder, glob, text file of paths, COCO json (its images list), or bucket URL.")
+]
+Root = Annotated[str | None, typer.Option(help="Folder or URL that names in a COCO json are relative to.")]
 DatasetUrl = Annotated[str, typer.Argument(metavar="DATASET", help="Folder or bucket URL of a data set.")]
 
 
@@ -47,6 +51,11 @@ def executor(
     from ..schemas.cluster import make_workers
 
     return RayExecutor(ray, make_workers(gpus, cpus, min_workers, max_workers))
+
+
+def with_weights(overrides: list[str] | None, weights: str | None) -> list[str]:
+    """The overrides of `--set` with that of `--weights`."""
+    return [*(overrides or []), *([f"features.weights={weights!r}"] if weights is not None else [])]
 
 
 def plain_console(*, stderr: bool = False) -> Console:

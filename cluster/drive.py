@@ -48,7 +48,14 @@ class Lost:
     error: str
 
 
-Event = Ready | Done | Raised | Lost
+@dataclass(frozen=True, slots=True)
+class Released:
+    """A worker was let go, since nothing was left for it."""
+
+    worker: int
+
+
+Event = Ready | Done | Raised | Lost | Released
 
 
 class Pool(Protocol):
@@ -91,6 +98,7 @@ def drive(
                 pool.submit(worker, task)
             if scheduler.idle(worker) and not scheduler.waiting:
                 crew.release(worker)
+                yield Released(worker)
         for event in pool.wait(0.2):
             crew.hear(event)
             _account(scheduler, event)

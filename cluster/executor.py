@@ -19,7 +19,7 @@ from ..stages.features import resolve_device
 from ..store.layout import CARD
 from ..store.objects import open_store
 from .actor import WorkerSetup, threads_of
-from .drive import Crew, Done, Event, Lost, Raised, Ready, drive
+from .drive import Crew, Done, Event, Lost, Raised, Ready, Released, drive
 from .metrics import Progress, RunMetrics
 from .pool import RayPool
 from .scheduler import Scheduler
@@ -106,7 +106,7 @@ def _follow(scheduler: Scheduler, pool: RayPool, workers: Workers, work: Work) -
     meter, metrics, failed = Meter(), RunMetrics(), set[int]()
 
     def tick(crew: Crew) -> None:
-        work.reporter.running(meter)
+        work.running(meter)
         metrics.state(
             Progress(scheduler.waiting, scheduler.retries, len(scheduler.failed), len(crew.ready), len(crew.starting))
         )
@@ -127,6 +127,8 @@ def _journal(work: Work, event: Event) -> None:
     match event:
         case Ready(worker, about):
             work.journal.write("worker_ready", worker=worker, host=about.host, pid=about.pid, device=about.device)
+        case Released(worker):
+            work.journal.write("worker_released", worker=worker)
         case Lost(worker, error):
             work.journal.write("worker_lost", worker=worker, error=error)
         case Raised(worker, task, error):

@@ -81,6 +81,8 @@ class RayPool:
 
     def close(self) -> None:
         """Let all workers go, giving up what they have in flight."""
+        for worker in [worker for worker, task in self._refs.values() if task is None]:
+            self._ray.kill(self._handles.pop(worker))  # not ready yet: it may have no place to be torn down in
         self._refs.clear()
         for worker in list(self._handles):
             self.release(worker)

@@ -3,6 +3,7 @@
 import random
 import time
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 
@@ -10,10 +11,15 @@ from ..schemas.config import Config
 from ..schemas.records import ImageRef
 from ..stages.backbone import LoadedBackbone
 from ..stages.features import FeatureExtractor
+from ..store.dataset import Dataset
+from ..store.layout import CARD
+from ..store.objects import open_store
 from ..store.shard import build_shard
 from .engine import Engine
 from .plan import resolve_config
 from .sources import Source
+
+START_SECONDS = 60.0  # of a worker on a warm node: its process, the weights, the first batch
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +30,7 @@ class Estimate:
     n_shards: int
     bytes_in: int
     bytes_out: int
+    files_per_shard: int
     seconds: float
     sampled: int
     quarantined_in_sample: int
@@ -49,10 +56,55 @@ def estimate(source: Source, config: Config, backbone: LoadedBackbone, device: t
         n_shards=-(-n_images // resolved.plan.shard_size),
         bytes_in=bytes_in,
         bytes_out=round(sum(map(len, files.values())) * share),
+        files_per_shard=len(files),
         seconds=seconds * share,
         sampled=len(timed),
         quarantined_in_sample=sum(record.status == "quarantined" for record in records),
         config=resolved,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Forecast:
+    """What a run on `workers` equal workers takes: of each one's time, of time, and of money."""
+
+    workers: int
+    shards_left: int
+    images_left: int
+    objects_out: int
+    worker_seconds: float
+    seconds: float
+    cost: float | None
+
+
+def forecast(
+    plan: Estimate, out: str, *, workers: int, seconds_per_image: float | None, price: float | None
+) -> Forecast:
+    """Extend a calibration to a number of workers and the shards that `out` does not hold yet.
+
+    `seconds_per_image` replaces the calibrated one if the workers' hardware is not this machine's; `price` is that of
+    a worker for an hour. Shards are whole: the last round may leave workers idle.
+    """
+    left, images = plan.n_shards, plan.n_images
+    store = open_store(out, create=False) if "://" in out or Path(out).is_dir() else None
+    if store is not None and store.exists(CARD):
+        dataset = Dataset.of(store)
+        done = dataset.counts().images
+        left, images = dataset.card.n_shards - int(dataset.committed().sum()), dataset.card.n_images - done
+    each = seconds_per_image or plan.seconds / max(plan.n_images, 1)
+    busy = min(workers, left)
+    rounds = -(-left // busy) if busy else 0
+    per_shard = images / left * each if left else 0.0
+    seconds = rounds * per_shard + (START_SECONDS if left else 0.0)
+    worker_seconds = images * each + busy * START_SECONDS
+    return Forecast(
+        workers=workers,
+        shards_left=left,
+        images_left=images,
+        objects_out=(plan.files_per_shard + 1) * left,
+        worker_seconds=worker_seconds,
+        seconds=seconds,
+        cost=None if price is None else busy * seconds / 3600 * price,
     )
 
 

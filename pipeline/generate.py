@@ -57,6 +57,11 @@ class Work:
     journal: Journal
     stop: threading.Event
 
+    def running(self, meter: Meter) -> None:
+        """Called several times a second while shards run."""
+        self.reporter.running(meter)
+        self.journal.pulse(images=meter.images, masks=meter.masks, quarantined=meter.quarantined)
+
 
 class Executor(Protocol):
     """Where shards are computed."""
@@ -89,7 +94,7 @@ class InProcess:
                 map(int, np.flatnonzero(work.todo >= 0)),
                 generation=lambda shard: int(work.todo[shard]),
                 stop=work.stop,
-                tick=lambda: work.reporter.running(runner.meter),
+                tick=lambda: work.running(runner.meter),
             )
             for report in reports:
                 journal_shard(work.journal, report)

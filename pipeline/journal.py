@@ -16,6 +16,7 @@ from ..store.objects import ObjectStore
 RUNS = "runs"
 PART_EVENTS = 1000  # a bucket cannot append: the journal is a row of parts, and only the last is written again
 FLUSH_SECONDS = 10.0  # what a killed run may lose of it
+PULSE_SECONDS = 30.0  # between signs of life while no shard ends
 
 log = logging.getLogger(__name__)
 
@@ -24,12 +25,14 @@ class Journal:
     """Writes `runs/TIME-ID.N.jsonl`. Use as a context manager, from one thread."""
 
     def __init__(self, store: ObjectStore, **about: Any) -> None:
-        self.run_id = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime()) + "-" + uuid4().hex[:8]
+        now = time.time()  # names sort by it
+        self.run_id = f"{time.strftime('%Y%m%dT%H%M%S', time.gmtime(now))}{int(now % 1 * 1000):03d}Z-{uuid4().hex[:8]}"
         self._store = store
         self._part = 0
         self._lines: list[bytes] = []
         self._flushed = 0
         self._last = 0.0
+        self._pulse = time.monotonic()
         self.write("run_started", host=socket.gethostname(), **about)
 
     def write(self, event: str, **fields: Any) -> None:
@@ -43,6 +46,12 @@ class Journal:
             self._flushed = 0
         elif time.monotonic() - self._last >= FLUSH_SECONDS:
             self._flush()
+
+    def pulse(self, **counts: Any) -> None:
+        """A sign of life now and then, so that others can tell a run from the remains of one."""
+        if time.monotonic() - self._pulse >= PULSE_SECONDS:
+            self._pulse = time.monotonic()
+            self.write("running", **counts)
 
     def __enter__(self) -> "Journal":
         return self
@@ -67,6 +76,16 @@ class Journal:
 
 def read_journal(dataset: Dataset) -> Iterator[dict[str, Any]]:
     """The events of all runs, run by run in order of their beginning."""
-    for key in sorted(info.key for info in dataset.store.list(RUNS) if info.key.endswith(".jsonl")):
-        for line in dataset.store.get(key).splitlines():
-            yield json.loads(line)
+    for key in journal_keys(dataset):
+        yield from read_part(dataset, key)
+
+
+def journal_keys(dataset: Dataset) -> list[str]:
+    """The parts of all journals, run by run in order of their beginning."""
+    return sorted(info.key for info in dataset.store.list(RUNS) if info.key.endswith(".jsonl"))
+
+
+def read_part(dataset: Dataset, key: str) -> Iterator[dict[str, Any]]:
+    """The events in one part of a journal."""
+    for line in dataset.store.get(key).splitlines():
+        yield json.loads(line)

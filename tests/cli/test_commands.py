@@ -61,7 +61,8 @@ def test_help_of_every_command_is_quick_and_needs_no_torch() -> None:
     program = (
         "import sys; from typer.testing import CliRunner; from saliency_prompt.cli.app import app\n"
         "for c in ([], ['generate'], ['status'], ['verify'], ['gc'], ['show'], ['export', 'coco'], ['evaluate'],"
-        " ['config', 'show'], ['config', 'schema'], ['weights', 'list'], ['weights', 'fetch'], ['demo']):\n"
+        " ['config', 'show'], ['config', 'schema'], ['weights', 'list'], ['weights', 'fetch'], ['demo'],"
+        " ['plan'], ['drain'], ['cluster', 'render'], ['cluster', 'check'], ['cluster', 'schema']):\n"
         "    result = CliRunner().invoke(app, [*c, '--help']); assert result.exit_code == 0, c\n"
         "assert not {'torch', 'ray', 'cv2', 'zarr'} & set(sys.modules), sorted(sys.modules)"
     )
@@ -75,6 +76,42 @@ def test_status(dataset: Path) -> None:
     state = json.loads(run("status", dataset, "--json").stdout)
     assert state["root_hash"] == json.loads((dataset / "sealed.json").read_text())["root_hash"]
     assert state["counts"]["images"] == 4
+
+
+def test_watching_a_finished_data_set_ends_at_once(dataset: Path) -> None:
+    said = run("status", dataset, "--watch").stdout
+    assert "4 images" in said
+    assert "root hash" in said
+
+
+def test_drain_of_a_finished_data_set_has_nothing_to_do(dataset: Path) -> None:
+    assert "nothing to drain" in run("drain", dataset).stdout
+    assert "no data set" in complains("drain", dataset / "none").lower() or "no folder" in complains(
+        "drain", dataset / "none"
+    )
+
+
+def test_plan_tells_time_and_price(photos: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    said = run("plan", photos, "--out", out, *SMALL, "--workers", 2, "--price-per-gpu-hour", 3.2).stdout
+    for word in ("4 images in 1 shards", "objects to write", "worker minutes", "on 2 workers, for", "1 workers would"):
+        assert word in said
+    assert not out.exists()
+    found = json.loads(
+        run("plan", photos, "--out", out, *SMALL, "--workers", 2, "--seconds-per-image", 9, "--json").stdout
+    )
+    assert found["run"]["seconds"] == pytest.approx(4 * 9 + 60)
+    assert found["run"]["cost"] is None
+
+
+def test_render_writes_files_and_explains_a_bad_spec(tmp_path: Path) -> None:
+    spec = tmp_path / "cluster.yaml"
+    spec.write_text(yaml.safe_dump({"image": "a/b:1", "job": {"photos": "s3://a/", "out": "s3://b/c"}}))
+    written = run("cluster", "render", "kuberay", "--config", spec, "--out", tmp_path / "out").stdout.split()
+    assert {Path(path).name for path in written} >= {"rayjob.yaml", "raycluster.yaml", "Dockerfile"}
+    assert "properties" in json.loads(run("cluster", "schema").stdout)
+    spec.write_text("image: a/b:1")
+    assert "job" in complains("cluster", "render", "kuberay", "--config", spec, "--out", tmp_path / "out")
 
 
 def test_verify_finds_damage(dataset: Path, tmp_path: Path) -> None:

@@ -1,0 +1,1 @@
+"""Manifests for schedulers of machines, rendered from one `ClusterSpec`."""
