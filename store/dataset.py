@@ -1,7 +1,6 @@
 """A data set as its readers and workers see it: what no commit names does not exist."""
 
 import hashlib
-import io
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -130,19 +129,19 @@ class Dataset:
         # A shard without masks does not know how wide its vectors would be.
         none = {name: np.empty((0, 0), np.float16) for name, stored in self.card.config["prompts"].items() if stored}
         return ShardTables(
-            images=pq.read_table(io.BytesIO(files[IMAGES])),
-            masks=pq.read_table(io.BytesIO(files[MASKS])),
+            images=read_table(files[IMAGES]),
+            masks=read_table(files[MASKS]),
             vectors=(none if vectors else {}) | read_zarr(files, PROMPTS),
             saliency=saliency or None,
         )
 
     def read_images(self, commit: ShardCommit) -> pa.Table:
         """The images of a committed shard. Raises as `read_shard`."""
-        return pq.read_table(io.BytesIO(self.read_file(commit, IMAGES)))
+        return read_table(self.read_file(commit, IMAGES))
 
     def read_masks(self, commit: ShardCommit) -> pa.Table:
         """The masks of a committed shard, without their vectors. Raises as `read_shard`."""
-        return pq.read_table(io.BytesIO(self.read_file(commit, MASKS)))
+        return read_table(self.read_file(commit, MASKS))
 
     def read_file(self, commit: ShardCommit, name: str, *, verify: bool = False) -> bytes:
         """One file of a shard. Raises DamageError if it is missing, of another size, or (verify) has other bytes."""
@@ -229,6 +228,14 @@ def _format_version(data: bytes) -> Any:
         return json.loads(data).get("format_version")
     except (ValueError, AttributeError):
         return None
+
+
+def read_table(data: bytes) -> pa.Table:
+    """A whole parquet file, read by this thread alone.
+
+    Arrow's own threads may still hold bytes of Python when the interpreter ends, which then aborts.
+    """
+    return pq.ParquetFile(pa.BufferReader(data)).read(use_threads=False)
 
 
 def read_zarr(files: Mapping[str, bytes], group: str) -> dict[str, npt.NDArray[Any]]:

@@ -85,9 +85,9 @@ class InputsReader:
         index, group = divmod(shard_id, self._per_file)
         held = self._footer
         with self._store.open(inputs_key(self._plan, index)) as source:
-            file = pq.ParquetFile(source, metadata=held[1] if held and held[0] == index else None, pre_buffer=True)
+            file = pq.ParquetFile(source, metadata=held[1] if held and held[0] == index else None)
             self._footer = (index, file.metadata)
-            table = file.read_row_group(group)
+            table = file.read_row_group(group, use_threads=False)
         return [ImageRef(*row) for row in zip(*(table[name].to_pylist() for name in _REF_FIELDS), strict=True)]
 
 
@@ -125,7 +125,7 @@ def _refuse_duplicates(store: ObjectStore, ids: np.ndarray, keys: Iterable[str])
     names: list[str] = []
     for key in keys:
         with store.open(key) as source:
-            table = pq.read_table(source, columns=["image_id", "file_name"])
+            table = pq.ParquetFile(source).read(["image_id", "file_name"], use_threads=False)
         hit = np.flatnonzero(table["image_id"].to_numpy() == twice[0])
         names += table["file_name"].take(pa.array(hit)).to_pylist()
     raise UserError(

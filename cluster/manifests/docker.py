@@ -21,9 +21,9 @@ def render_dockerfile(spec: ClusterSpec) -> dict[str, str]:
         "COPY . /src",
         "RUN pip install --no-cache-dir '/src[cluster]' && rm -rf /src",
         "",
-        "RUN useradd --create-home --uid 1000 worker",
+        "RUN useradd --create-home --home-dir /worker --uid 1000 worker",
         "USER worker",
-        "WORKDIR /home/worker",
+        "WORKDIR /worker",
         *fetch,
     ]
     return {"Dockerfile": "\n".join(lines) + "\n", ".dockerignore": ".git\n.venv\n**/__pycache__\n"}

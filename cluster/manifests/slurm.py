@@ -46,7 +46,7 @@ def _body(spec: ClusterSpec) -> list[str]:
     per_node = workers_per_node(spec)
     cpus = workers.cpus_per_worker * per_node
     gpus = spec.slurm.gpus_per_node if workers.gpus_per_worker else 0
-    srun = f"srun --overlap --cpus-per-task={cpus} --output=%x-%j-ray-%s-%t.log"
+    srun = f"srun --overlap --cpus-per-task={cpus} --open-mode=append --output=%x-%j-ray-%s-%t.log"
     node = f"--num-cpus={cpus} --num-gpus={gpus} --object-store-memory=1000000000 --disable-usage-stats --block"
     secret = [
         f"# Credentials come from the environment that sbatch passes on ({spec.credentials_secret}).",

@@ -1,6 +1,7 @@
 """The rendered batch script on a real Slurm: two nodes, drained before the time limit, queued again, done."""
 
 import os
+import shutil
 import sys
 import tempfile
 import time
@@ -31,6 +32,9 @@ def slurm(ray_environment: Path) -> Iterator[Slurm]:
 
 
 def test_a_warned_job_drains_and_is_queued_again_until_done(slurm: Slurm, world, photos: Path) -> None:
+    for photo in list(photos.iterdir()):  # enough work for both nodes to come up before the end
+        for copy in range(COPIES - 1):
+            shutil.copy(photo, photos / f"{copy}_{photo.name}")
     expected, _ = world.run(photos, "alone", "plan.shard_size=1")
     out = world.base / "out"
     spec = {
@@ -46,22 +50,25 @@ def test_a_warned_job_drains_and_is_queued_again_until_done(slurm: Slurm, world,
 
     job = slurm.run("sbatch", "--parsable", str(script))
     log = slurm.folder / f"saliency-prompt-{job}.log"
-    wait(lambda: len(list(out.glob("commits/*/*.json"))) >= 3, slurm, job, log)
+    wait(lambda: _ray_nodes(slurm) == 2 and len(list(out.glob("commits/*/*.json"))) >= 3, slurm, job, log)
     slurm.run("scancel", "--batch", "--signal=TERM", job)  # what Slurm itself sends before the time limit
     wait(lambda: slurm.state(job)["JobState"] == "PENDING", slurm, job, log)
     drained = Dataset.open(str(out))
     assert drained.sealed is None
-    assert 3 <= int(drained.committed().sum()) < 22
+    assert 3 <= int(drained.committed().sum()) < 22 * COPIES
     slurm.run("scontrol", "update", f"jobid={job}", "StartTime=now")  # else Slurm waits two minutes
     wait(lambda: slurm.state(job)["JobState"] == "COMPLETED", slurm, job, log)
 
     assert Dataset.open(str(out)).sealed.root_hash == expected.sealed.root_hash
     assert verify(drained).problems == []
-    nodes = [path.read_text() for path in slurm.folder.glob("*-ray-*.log")]
-    assert sum("Ray runtime started" in text for text in nodes) == 2
 
 
+COPIES = 30
 SMALL_JOB = ("plan.shard_size=1", "decode.short_side=96", "decode.long_side=192", "features.batch_size=2")
+
+
+def _ray_nodes(slurm: Slurm) -> int:
+    return sum("Ray runtime started" in path.read_text() for path in slurm.folder.glob("*-ray-*.log"))
 
 
 def _port() -> int:
