@@ -45,7 +45,7 @@ def info_nce(query_ME: Tensor, positive_ME: Tensor, queue_EK: Tensor, tau: float
     if torch.is_autocast_enabled(query_ME.device.type):
         dtype = torch.get_autocast_dtype(query_ME.device.type)
     with torch.autocast(query_ME.device.type, enabled=False):
-        negatives_M: Tensor = _NegativeSum.apply(query_ME, queue_EK.to(dtype), tau)  # type: ignore[no-untyped-call]
+        negatives_M: Tensor = _NegativeSum.apply(query_ME, queue_EK.to(dtype), tau)
         positive_M = (query_ME * positive_ME.detach()).sum(1) / tau
         return (torch.logaddexp(positive_M, negatives_M) - positive_M).mean()
 
@@ -57,11 +57,11 @@ class _NegativeSum(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, query_ME: Tensor, queue_EK: Tensor, tau: float) -> Tensor:  # noqa: D102
+    def forward(ctx: Any, query_ME: Tensor, queue_EK: Tensor, tau: float) -> Tensor:
         rows = max(1, _CHUNK_ELEMENTS.get(query_ME.device.type, 1 << 26) // queue_EK.shape[1])
         scaled = (query_ME.detach() / tau).to(queue_EK.dtype)
         sums, gradients = [], []
-        for chunk in scaled.split(rows):
+        for chunk in torch.split(scaled, rows):
             weights = (chunk @ queue_EK).sub_(1 / tau).exp_()
             total = weights.sum(1, dtype=torch.float32)
             sums.append(total.log() + 1 / tau)
@@ -72,6 +72,6 @@ class _NegativeSum(torch.autograd.Function):
         return torch.cat(sums)
 
     @staticmethod
-    def backward(ctx: Any, *grad: Tensor) -> tuple[Tensor, None, None]:  # noqa: D102
+    def backward(ctx: Any, *grad: Tensor) -> tuple[Tensor, None, None]:
         (gradient_ME,) = ctx.saved_tensors
         return gradient_ME * grad[0][:, None], None, None

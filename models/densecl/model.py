@@ -31,23 +31,23 @@ class StepOutput:
     match: Tensor | None
 
 
-# How cells of two views correspond (thesis Table 5.7). The last argument draws a permutation-free random match.
+# How cells of two views correspond (thesis Table 5.7); the last argument holds numbers in [0, 1) for random matches.
 Matcher = Callable[[Encoded, Encoded, Tensor], Tensor]
 
 
-def _by_features(query: Encoded, key: Encoded, random_nP: Tensor) -> Tensor:
+def _by_features(query: Encoded, key: Encoded, _random_nP: Tensor) -> Tensor:
     assert query.features is not None
     assert key.features is not None
     return match_cells(query.features, key.features)
 
 
-def _by_projections(query: Encoded, key: Encoded, random_nP: Tensor) -> Tensor:
+def _by_projections(query: Encoded, key: Encoded, _random_nP: Tensor) -> Tensor:
     assert query.dense is not None
     assert key.dense is not None
     return match_cells(query.dense.detach(), key.dense)
 
 
-def _at_random(query: Encoded, key: Encoded, random_nP: Tensor) -> Tensor:
+def _at_random(_query: Encoded, key: Encoded, random_nP: Tensor) -> Tensor:
     assert key.dense is not None
     return (random_nP * key.dense.shape[2]).long()
 
@@ -91,11 +91,17 @@ class DenseCL(nn.Module):
 
     @torch.no_grad()
     def update_key(self, momentum: float) -> None:
-        """key = momentum * key + (1 - momentum) * query, for all parameters (MoCo Eq. 2)."""
+        """Key = momentum * key + (1 - momentum) * query, for all parameters (MoCo Eq. 2)."""
         torch._foreach_lerp_(list(self.key.parameters()), list(self.query.parameters()), 1 - momentum)
 
     def forward(
-        self, queries_n3HW: Tensor, keys_n3HW: Tensor, *, weight: float, order_G: Tensor, random_nP: Tensor | None = None
+        self,
+        queries_n3HW: Tensor,
+        keys_n3HW: Tensor,
+        *,
+        weight: float,
+        order_G: Tensor,
+        random_nP: Tensor | None = None,
     ) -> StepOutput:
         """Losses of two views of the same images; the queues take in the keys (of all processes).
 
@@ -118,8 +124,8 @@ class DenseCL(nn.Module):
             dense_loss = info_nce(rows, positive.transpose(1, 2).flatten(0, 1), self.dense_queue.keys, self.tau)
             loss = (1 - weight) * global_loss + weight * dense_loss
         if self.training:
-            self.global_queue.enqueue(keys.whole_GE)
+            self.global_queue.enqueue(keys.all_whole)
             if self.dense_queue is not None:
-                assert keys.pooled_GE is not None
-                self.dense_queue.enqueue(keys.pooled_GE)
+                assert keys.all_pooled is not None
+                self.dense_queue.enqueue(keys.all_pooled)
         return StepOutput(loss, global_loss.detach(), None if dense_loss is None else dense_loss.detach(), match)

@@ -7,7 +7,7 @@ from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F  # noqa: N812
+from torch.nn import functional as F
 
 _Module = TypeVar("_Module", bound=nn.Module)
 
@@ -35,9 +35,7 @@ class SplitBatchNorm2d(nn.BatchNorm2d):
         self.num_batches_tracked.add_(1)
         momentum = 1 - (1 - self.momentum) ** (1 / self.splits)
         parts = [
-            F.batch_norm(
-                part, self.running_mean, self.running_var, self.weight, self.bias, True, momentum, self.eps
-            )
+            F.batch_norm(part, self.running_mean, self.running_var, self.weight, self.bias, True, momentum, self.eps)
             for part in x_BCHW.chunk(self.splits)
         ]
         return torch.cat(parts)

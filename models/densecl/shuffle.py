@@ -17,11 +17,11 @@ from .encoder import Encoded
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Keys:
-    """Encoded keys of this process's images, and of everybody's what the queues take (in the batch's order)."""
+    """Encoded keys of this process's images, and [G, E] of everybody's what the queues take, in the batch's order."""
 
     mine: Encoded
-    whole_GE: Tensor
-    pooled_GE: Tensor | None
+    all_whole: Tensor
+    all_pooled: Tensor | None
 
 
 @torch.no_grad()

@@ -58,7 +58,7 @@ def _crop(images_BRR3: Tensor, views: Views, size: int) -> Tensor:
 def _resample_matrix(start_B: Tensor, length_B: Tensor, side: int, size: int) -> Tensor:
     """Weights [B, size, side] that take an interval, in fractions, to `size` pixels: a triangle filter whose width
     grows when shrinking, which is antialiased bilinear interpolation.
-    """  # noqa: D205, D209
+    """  # noqa: D205
     step = length_B / size * side  # input pixels per output pixel
     out = torch.arange(size, device=start_B.device) + 0.5
     center = start_B[:, None] * side + out * step[:, None] - 0.5
@@ -72,7 +72,9 @@ def _blur(x_B3SS: Tensor, sigma_B: Tensor) -> Tensor:
     """Gaussian blur with a width of its own for each image; at the border the kernel is cut and normalised anew."""
     count, _, size, _ = x_B3SS.shape
     pixels = torch.arange(size, device=x_B3SS.device, dtype=torch.float32)
-    kernel = torch.exp(-0.5 * ((pixels - pixels[:, None]) / sigma_B[:, None, None]).square_())
+    far = ((pixels - pixels[:, None]) / sigma_B[:, None, None]).square_()
+    # The tails would be denormal numbers, which make a product on the CPU ten times slower.
+    kernel = torch.where(far < 36, torch.exp(-0.5 * far), 0)
     kernel.div_(kernel.sum(2, keepdim=True))
     x = torch.bmm(x_B3SS.reshape(count, 3 * size, size), kernel.transpose(1, 2)).view(count, 3, size, size)
     x = x.transpose(2, 3).reshape(count, 3 * size, size)

@@ -1,7 +1,6 @@
 """What a run keeps on disk to go on exactly where it stopped."""
 
 import json
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,15 +10,15 @@ import torch
 
 from ...schemas.densecl import DenseCLConfig
 from ...schemas.errors import UserError
-from .module import DenseCLTraining
 from .photos import Skipped
 
-LAST, PREVIOUS, CARD, SKIPPED = "last.ckpt", "previous.ckpt", "run.json", "skipped.jsonl"
+LAST, PREVIOUS, CARD = "last.ckpt", "previous.ckpt", "run.json"
+SKIPPED, CURVES = "skipped.jsonl", "curves.jsonl"
 # Fields that change neither the result nor its meaning.
 _FREE = {"photos": ("cache_gb", "workers"), "train": ("log_every", "checkpoint_every")}
 
 
-def save_checkpoint(trainer: lightning.Trainer, module: DenseCLTraining, run: Path) -> None:
+def save_checkpoint(trainer: lightning.Trainer, run: Path) -> None:
     """Write `last.ckpt`, the one before becoming `previous.ckpt`; called by all processes together."""
     fresh = run / "fresh.ckpt"
     trainer.save_checkpoint(fresh)
@@ -71,7 +70,15 @@ def check_same(card: dict[str, Any], config: DenseCLConfig, photos_sha256: str) 
         if field not in _FREE.get(section, ()) and before[section].get(field) != value
     ]
     if changed:
-        raise UserError(f"The run cannot be resumed with another configuration ({'; '.join(changed)}): undo the change.")
+        raise UserError(
+            f"The run cannot be resumed with another configuration ({'; '.join(changed)}): undo the change."
+        )
+
+
+def append_curves(run: Path, values: dict[str, float]) -> None:
+    """Add one entry to `curves.jsonl`; after a crash steps may occur twice, and the later line counts."""
+    with (run / CURVES).open("a", encoding="utf-8") as file:
+        file.write(json.dumps(values) + "\n")
 
 
 def append_skipped(run: Path, rank: int, skipped: Sequence[Skipped], names: Sequence[str]) -> None:
@@ -80,7 +87,7 @@ def append_skipped(run: Path, rank: int, skipped: Sequence[Skipped], names: Sequ
     with Path(run, SKIPPED + suffix).open("a", encoding="utf-8") as file:
         for one in skipped:
             line = {"index": one.index, "file_name": names[one.index], "reason": one.reason, "error": one.error}
-            file.write(json.dumps(line) + os.linesep)
+            file.write(json.dumps(line) + "\n")
 
 
 def read_skipped(run: Path) -> dict[int, dict[str, Any]]:

@@ -34,8 +34,8 @@ class Averages:
     def add(self, **values: Tensor) -> None:
         """Take in one value each."""
         for name, value in values.items():
-            value = value.detach().float()
-            self._sums[name] = self._sums[name] + value if name in self._sums else value
+            number = value.detach().float()
+            self._sums[name] = self._sums[name] + number if name in self._sums else number
             self._counts[name] = self._counts.get(name, 0) + 1
 
     def read(self) -> dict[str, float]:

@@ -72,7 +72,10 @@ class DenseCLTraining(lightning.LightningModule):
         """SGD over the query encoder; weight decay on all of it."""
         optim = self.config.optim
         return torch.optim.SGD(
-            self.model.query.parameters(), lr=self.learning_rate, momentum=optim.momentum, weight_decay=optim.weight_decay
+            self.model.query.parameters(),
+            lr=self.learning_rate,
+            momentum=optim.momentum,
+            weight_decay=optim.weight_decay,
         )
 
     def transfer_batch_to_device(self, batch: Squares, device: torch.device, dataloader_idx: int) -> Squares:  # noqa: ARG002

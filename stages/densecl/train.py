@@ -1,6 +1,7 @@
 """The training loop: lightning around the module, with checkpoints, curves, and mistakes said in one sentence."""
 
 import logging
+import math
 import threading
 import time
 import warnings
@@ -12,14 +13,14 @@ from typing import Any
 
 import lightning
 import torch
-from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+from lightning.pytorch.loggers import TensorBoardLogger
 
 from ...schemas.densecl import DenseCLConfig
 from ...schemas.errors import UserError
 from ...schemas.records import ImageRef
 from ..backbone import load_backbone
 from ..features import resolve_precision
-from .checkpoint import append_skipped, newest_checkpoint, read_checkpoint, read_skipped, save_checkpoint
+from .checkpoint import append_curves, append_skipped, newest_checkpoint, read_checkpoint, read_skipped, save_checkpoint
 from .diagnostics import is_finite, queue_health
 from .module import DenseCLTraining, build_model
 from .photos import PhotoSquares, Skipped, StepBatches, make_loader
@@ -47,6 +48,7 @@ class Progress:
     epoch: int
     epochs: int
     images_per_second: float
+    step_rate: float  # optimizer steps per second
     values: dict[str, float]
     skipped: int
 
@@ -104,7 +106,9 @@ def train(
     Raises UserError for what the user can change: too few photographs, a loss that is no number, no memory left.
     """
     if config.optim.batch_size // config.optim.accumulate % processes:
-        raise UserError(f"optim.batch_size / optim.accumulate is not a multiple of the {processes} processes: change it.")
+        raise UserError(
+            f"optim.batch_size / optim.accumulate is not a multiple of the {processes} processes: change it."
+        )
     plan = schedule(config, len(refs))
     splits = bn_splits(config, processes)
     checkpoint = newest_checkpoint(run)
@@ -125,7 +129,7 @@ def train(
                 precision=_PRECISIONS[precision],  # type: ignore[arg-type]
                 accumulate_grad_batches=plan.accumulate,
                 max_epochs=1,  # lightning's epoch is this call: ours are the sampler's, so that any step can be resumed
-                logger=[TensorBoardLogger(run, name="", version="curves"), CSVLogger(run, name="", version="curves")],
+                logger=TensorBoardLogger(run, name="", version="curves"),
                 callbacks=[loop],
                 enable_checkpointing=False,
                 enable_progress_bar=False,
@@ -198,14 +202,22 @@ class _Loop(lightning.Callback):
         self._clock, self._clock_step = time.perf_counter(), pl_module.optimizer_step_index
 
     def on_save_checkpoint(
-        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, checkpoint: dict[str, Any]  # noqa: ARG002
+        self,
+        trainer: lightning.Trainer,  # noqa: ARG002
+        pl_module: lightning.LightningModule,
+        checkpoint: dict[str, Any],
     ) -> None:
         """Add where the run stands."""
         assert isinstance(pl_module, DenseCLTraining)
         checkpoint["densecl_step"] = pl_module.step
 
     def on_train_batch_end(
-        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, outputs: Any, batch: Any, batch_idx: int  # noqa: ARG002
+        self,
+        trainer: lightning.Trainer,
+        pl_module: lightning.LightningModule,
+        outputs: Any,  # noqa: ARG002
+        batch: Any,
+        batch_idx: int,  # noqa: ARG002
     ) -> None:
         """After each part of a batch; acts when the batch is complete."""
         assert isinstance(pl_module, DenseCLTraining)
@@ -220,33 +232,41 @@ class _Loop(lightning.Callback):
             self._log(trainer, pl_module, step)
         if epoch_over:
             means = {f"epoch/{name}": value for name, value in pl_module.epoch_averages.read().items()}
-            _write(trainer, means, step)
+            self._write(trainer, means, step)
         # All processes must agree to stop, which costs a message: asked for when there is one waited for anyway.
         stopped = looks and trainer.strategy.reduce_boolean_decision(self._stop.is_set(), all=False)
         if step % train.checkpoint_every == 0 or step == self._last or stopped:
             if not is_finite(pl_module):
                 self._not_finite(pl_module, "A parameter")
-            save_checkpoint(trainer, pl_module, self._run)
+            save_checkpoint(trainer, self._run)
         if stopped:
             trainer.should_stop = True
 
     def _log(self, trainer: lightning.Trainer, module: DenseCLTraining, step: int) -> None:
         means = module.averages.read()
-        if not all(value == value and abs(value) < float("inf") for value in means.values()):
+        if not all(math.isfinite(value) for value in means.values()):
             self._not_finite(module, "The loss")
         for name, queue in (("global", module.model.global_queue), ("dense", module.model.dense_queue)):
             if queue is not None:
                 means |= {f"queue_{name}_{key}": float(value) for key, value in queue_health(queue).items()}
         now = time.perf_counter()
-        batch = module.config.optim.batch_size
-        rate = (step - self._clock_step) * batch / max(now - self._clock, 1e-9)
+        steps_per_second = (step - self._clock_step) / max(now - self._clock, 1e-9)
+        rate = steps_per_second * module.config.optim.batch_size
         self._clock, self._clock_step = now, step
         means |= {"lr": module.learning_rate, "lambda": module.config.weight(step), "images_per_second": rate}
-        _write(trainer, means, step)
+        self._write(trainer, means, step)
         if trainer.is_global_zero:
             epoch = (step - 1) // self._plan.epoch_steps + 1
             epochs = module.config.optim.epochs
-            self._report(Progress(step, self._plan.total_steps, epoch, epochs, rate, means, len(self._bad)))
+            self._report(
+                Progress(step, self._plan.total_steps, epoch, epochs, rate, steps_per_second, means, len(self._bad))
+            )
+
+    def _write(self, trainer: lightning.Trainer, values: dict[str, float], step: int) -> None:
+        if trainer.is_global_zero:
+            append_curves(self._run, {"step": step, **values})
+        for logger in trainer.loggers:
+            logger.log_metrics(values, step)
 
     def _note(self, trainer: lightning.Trainer, module: DenseCLTraining, skipped: Sequence[Skipped]) -> None:
         fresh = [one for one in skipped if one.index not in self._bad]
@@ -266,12 +286,6 @@ class _Loop(lightning.Callback):
             f"{what} became NaN or infinite by step {module.optimizer_step_index}; {resume}: start again from it with "
             "a lower --set optim.lr, or with --set train.precision=fp32."
         )
-
-
-def _write(trainer: lightning.Trainer, values: dict[str, float], step: int) -> None:
-    for logger in trainer.loggers:
-        logger.log_metrics(values, step)
-        logger.save()
 
 
 def _initial_state(config: DenseCLConfig) -> dict[str, torch.Tensor] | None:

@@ -16,7 +16,9 @@ from ...schemas.densecl import AugmentConfig
 Floats = npt.NDArray[np.float64]
 TRIES = 10  # crops tried before the central one is taken, as in torchvision
 UNIFORMS = 2 * TRIES + 12  # numbers per view
-_ORDERS = np.array([[a, b, c, 6 - a - b - c] for a in range(4) for b in range(4) for c in range(4) if len({a, b, c}) == 3])
+_ORDERS = np.array(
+    [[a, b, c, 6 - a - b - c] for a in range(4) for b in range(4) for c in range(4) if len({a, b, c}) == 3]
+)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
