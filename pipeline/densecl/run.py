@@ -1,6 +1,7 @@
 """A training run: from a source of photographs to a folder that can be resumed and exported."""
 
 import hashlib
+import os
 import platform
 import threading
 import time
@@ -18,6 +19,8 @@ from ...stages.densecl.train import Outcome, Progress, schedule, train
 from ...stages.features import resolve_precision
 from ...version import __version__
 from ..sources import Source
+
+_RANKS = ("RANK", "LOCAL_RANK", "NODE_RANK")  # all 0 in the first of several processes, which run the same command
 
 
 def run_densecl(
@@ -42,6 +45,7 @@ def run_densecl(
     schedule(config, len(refs))
     precision = resolve_precision(config.train.precision, config.model.arch, device)
     config = config.model_copy(update={"train": config.train.model_copy(update={"precision": precision})})
+    first = not any(int(os.environ.get(name, "0")) for name in _RANKS)
     if (out / CARD).exists():
         card = read_card(out)
         if not resume and newest_checkpoint(out) is not None:
@@ -66,7 +70,8 @@ def run_densecl(
         "version": __version__,
     }
     card["sessions"].append(session)
-    write_card(out, card)
+    if first:
+        write_card(out, card)
     begin = time.monotonic()
 
     def told(progress: Progress) -> None:
@@ -88,7 +93,8 @@ def run_densecl(
         )
     finally:
         card["skipped"] = len(read_skipped(out))
-        write_card(out, card)
+        if first:
+            write_card(out, card)
 
 
 def _cpu_name() -> str:
