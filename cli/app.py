@@ -9,7 +9,7 @@ from rich.text import Text
 from ..pipeline.process import tune_allocator
 from ..schemas.errors import UserError
 from ..version import __version__
-from . import cluster, config, dataset, demo, evaluate, generate, operate, plan, weights
+from . import cluster, config, dataset, demo, densecl, evaluate, generate, operate, plan, weights
 from .options import plain_console
 
 app = typer.Typer(
@@ -28,6 +28,7 @@ app.command()(dataset.gc)
 app.command()(dataset.show)
 app.add_typer(dataset.export_app, name="export")
 app.command()(evaluate.evaluate)
+app.add_typer(densecl.app, name="densecl")
 app.add_typer(cluster.app, name="cluster")
 app.add_typer(config.app, name="config")
 app.add_typer(weights.app, name="weights")

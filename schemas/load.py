@@ -3,7 +3,7 @@
 import difflib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
 from pydantic import BaseModel, ValidationError
@@ -12,32 +12,50 @@ from .config import Config
 from .errors import UserError
 from .presets import PRESETS
 
+_Settings = TypeVar("_Settings", bound=BaseModel)
+
 
 def load_config(preset: str = "saliency-prompt", file: str | None = None, overrides: Iterable[str] = ()) -> Config:
     """Build the configuration: defaults, then the preset, then the file, then `section.field=value` overrides.
 
     Raises UserError for an unknown preset, key or value, naming the nearest valid key.
     """
-    if preset not in PRESETS:
-        raise UserError(f"There is no preset {preset!r}: take one of {', '.join(PRESETS)}.")
+    return load_settings(Config, PRESETS, preset, file, overrides)
+
+
+def load_settings(
+    model: type[_Settings],
+    presets: Mapping[str, Mapping[str, Any]],
+    preset: str,
+    file: str | None,
+    overrides: Iterable[str],
+) -> _Settings:
+    """`load_config` for any configuration of sections with fields, and its presets."""
+    if preset not in presets:
+        raise UserError(f"There is no preset {preset!r}: take one of {', '.join(presets)}.")
     values: dict[str, Any] = {}
-    _merge(values, PRESETS[preset])
+    _merge(values, presets[preset])
     if file is not None:
         _merge(values, _read_yaml(file))
     for item in overrides:
         key, sep, text = item.partition("=")
         if not sep:
-            raise UserError(f"--set takes section.field=value, for instance nms.max_masks=50, not {item!r}.")
+            raise UserError(f"--set takes section.field=value, for instance {valid_keys(model)[0]}=..., not {item!r}.")
         _merge(values, _nested(key.strip().split("."), _parse_value(key, text)))
-    return parse_config(values)
+    return parse_settings(model, values)
 
 
 def parse_config(values: Mapping[str, Any]) -> Config:
     """Validate a plain mapping; UserError in one sentence for the first thing that is wrong."""
+    return parse_settings(Config, values)
+
+
+def parse_settings(model: type[_Settings], values: Mapping[str, Any]) -> _Settings:
+    """`parse_config` for any configuration."""
     try:
-        return Config.model_validate(values)
+        return model.model_validate(values)
     except ValidationError as error:
-        raise UserError(_explain(error)) from None
+        raise UserError(_explain(error, model)) from None
 
 
 def valid_keys(model: type[BaseModel] = Config, prefix: str = "") -> list[str]:
@@ -91,22 +109,22 @@ def _merge(into: dict[str, Any], values: Mapping[str, Any]) -> None:
             into[key] = value
 
 
-def _explain(error: ValidationError) -> str:
+def _explain(error: ValidationError, model: type[BaseModel]) -> str:
     first = error.errors()[0]
     place = ".".join(str(part) for part in first["loc"])
     if first["type"] == "extra_forbidden":
-        nearest = _nearest_key(place)
+        nearest = _nearest_key(place, model)
         return f"There is no config key {place!r}: did you mean {nearest!r}? (`saliency-prompt config show` lists all.)"
     if first["type"] == "value_error":
         return f"{first['ctx']['error']}."
     message = first["msg"][0].lower() + first["msg"][1:]
-    return f"The config value {place} = {first['input']!r} is not valid: {message}{_unit(place)}."
+    return f"The config value {place} = {first['input']!r} is not valid: {message}{_unit(place, model)}."
 
 
-def _nearest_key(place: str) -> str:
-    keys = valid_keys()
+def _nearest_key(place: str, model: type[BaseModel]) -> str:
+    keys = valid_keys(model)
     if "." not in place:
-        keys = [*Config.model_fields, *keys]
+        keys = [*model.model_fields, *keys]
     close = difflib.get_close_matches(place, keys, n=1, cutoff=0.5)
     if close:
         return close[0]
@@ -114,9 +132,9 @@ def _nearest_key(place: str) -> str:
     return by_field[difflib.get_close_matches(place.rpartition(".")[2], by_field, n=1, cutoff=0.0)[0]]
 
 
-def _unit(place: str) -> str:
+def _unit(place: str, root: type[BaseModel]) -> str:
     """The field's own sentence, so that the user sees unit and purpose beside the error."""
-    model: Any = Config
+    model: Any = root
     for part in place.split("."):
         field = getattr(model, "model_fields", {}).get(part)
         if field is None:

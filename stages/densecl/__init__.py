@@ -1,0 +1,1 @@
+"""Training a backbone with DenseCL: photographs, two views, the loop, its diagnostics, and what is exported."""
