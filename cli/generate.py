@@ -76,8 +76,7 @@ def generate(
     def say_stopping() -> None:
         console.print("finishing the shards on the device; press Ctrl-C again to stop at once (nothing is lost)")
 
-    gpus = gpus_per_worker if gpus_per_worker is not None else float(device != "cpu")
-    place = executor(ray, gpus, cpus_per_worker, min_workers, max_workers)
+    place = executor(ray, device, gpus_per_worker, cpus_per_worker, min_workers, max_workers)
     # Ray takes the signals for itself as it starts: ours come after.
     with place as where_to, graceful_stop(say_stopping) as stop, Display(console) as display:
         dataset, report = run(source, job.Job(out, settings, where), display, stop, where_to)

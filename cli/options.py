@@ -42,7 +42,7 @@ DatasetUrl = Annotated[str, typer.Argument(metavar="DATASET", help="Folder or bu
 
 
 def executor(
-    ray: str | None, gpus: float, cpus: int, min_workers: int, max_workers: int | None
+    ray: str | None, device: str, gpus: float | None, cpus: int, min_workers: int, max_workers: int | None
 ) -> "AbstractContextManager[Executor | None]":
     """Where to compute: on the Ray that was named, else (None) in this process."""
     if ray is None:
@@ -50,7 +50,9 @@ def executor(
     from ..cluster.executor import RayExecutor
     from ..schemas.cluster import make_workers
 
-    return RayExecutor(ray, make_workers(gpus, cpus, min_workers, max_workers))
+    cpu = device == "cpu"
+    gpus = float(not cpu) if gpus is None else gpus
+    return RayExecutor(ray, make_workers(gpus, cpus, min_workers, max_workers), cpu=cpu)
 
 
 def with_weights(overrides: list[str] | None, weights: str | None) -> list[str]:

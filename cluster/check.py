@@ -125,9 +125,9 @@ def _try_target(out: str) -> float:
     store = open_store(out)
     key = f"runs/check-{os.getpid()}-{uuid4().hex}"
     before = time.time()
-    created = store.put_if_absent(key, b"check")
+    store.put_if_absent(key, b"check")
     try:
-        if not created or store.put_if_absent(key, b"again"):
+        if store.put_if_absent(key, b"again"):
             raise UserError(
                 f"{out} overwrites objects that must be created only once: use a store with conditional put "
                 "(S3, GCS, Azure, a POSIX disk)."

@@ -31,12 +31,14 @@ log = logging.getLogger(__name__)
 class RayExecutor:
     """An `Executor` on the Ray cluster at an address (`local` starts one here). Use as a context manager.
 
-    `env` are environment variables for the workers beside their nodes' own.
+    `env` are environment variables for the workers beside their nodes' own. With `cpu`, workers compute on the CPU
+    whatever GPUs they hold.
     """
 
-    def __init__(self, address: str, workers: Workers, env: dict[str, str] | None = None) -> None:
+    def __init__(self, address: str, workers: Workers, env: dict[str, str] | None = None, *, cpu: bool = False) -> None:
         self._address = address
         self._workers = workers
+        self._gpu = workers.gpus_per_worker > 0 and not cpu
         self._env = env or {}
         self._stack = ExitStack()
 
@@ -61,7 +63,7 @@ class RayExecutor:
         setup = WorkerSetup(
             url=work.planned.dataset.url,
             config=work.planned.config,
-            gpu=self._workers.gpus_per_worker > 0,
+            gpu=self._gpu,
             cores=self._workers.cpus_per_worker,
             threads=threads_of(card.device),
         )
@@ -77,7 +79,7 @@ class RayExecutor:
 
     def _resolve(self, config: Config, arch: str) -> tuple[Config, str]:
         """What `auto` stands for on a worker, and its device class."""
-        if not self._workers.gpus_per_worker:
+        if not self._gpu:
             resolved = resolve_config(config, arch, torch.device("cpu"))
             return resolved, f"cpu, {self._workers.cpus_per_worker} threads"
         ray = load_ray()

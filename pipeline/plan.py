@@ -83,8 +83,11 @@ def plan(
         device=hardware or device_class(device),
     )
     if not store.put_if_absent(CARD, card.to_json()):
+        there = Dataset.open(out)
+        if there.card.plan == summary.plan:  # this very card: the answer to its first request was lost
+            return Planned(there, resolved, resumed=False)
         discard_inputs(store, summary.plan)  # another process planned it meanwhile
-        return _resume(Dataset.open(out), source, config, backbone)
+        return _resume(there, source, config, backbone)
     return Planned(Dataset.open(out), resolved, resumed=False)
 
 

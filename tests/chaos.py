@@ -1,0 +1,162 @@
+"""The main job on a Ray cluster of two GPU nodes (the GPUs are names only) while its processes are killed."""
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from saliency_prompt.store.check import gc, verify
+from saliency_prompt.store.dataset import Dataset
+
+SETTINGS = ("decode.short_side=256", "decode.long_side=512", "plan.shard_size=2", "features.batch_size=2")
+KILLS = ("worker", "node", "driver")
+NODE = {"num_cpus": 4, "num_gpus": 2, "object_store_memory": 80 << 20}
+
+
+class Chaos:
+    """Runs of one job, each under other faults. `cluster` is a `ray.cluster_utils.Cluster`; its nodes come and go.
+
+    Drivers and nodes have the environment of this process.
+    """
+
+    def __init__(self, cluster: Any, photos: str) -> None:
+        self.cluster = cluster
+        self.photos = photos
+        self.kills: Counter[str] = Counter()
+        self.starts = 0
+        self._nodes = [cluster.add_node(**NODE) for _ in range(2)]
+
+    def close(self) -> None:
+        """Take the nodes away."""
+        while self._nodes:
+            self.cluster.remove_node(self._nodes.pop())
+
+    def undisturbed(self, out: str) -> float:
+        """Run in one process; the seconds it takes."""
+        start = time.monotonic()
+        result = subprocess.run(self._command(out), env=_environment(), capture_output=True, text=True, check=False)
+        assert result.returncode == 0, result.stderr
+        return time.monotonic() - start
+
+    def disturbed(self, out: str, seed: int, n_kills: int = 2, spread: float = 4.0) -> int:
+        """Run on the cluster, killing `n_kills` times within about `spread` s of work; resume until it is done.
+
+        The number of kills that it lived to see.
+        """
+        dice = random.Random(seed)
+        plan = [(dice.choice(KILLS), dice.random() * spread / n_kills) for _ in range(n_kills)]
+        driver, done = self._start(out), 0
+        try:
+            for kind, delay in plan:
+                if not driver.working.wait(60) or driver.ended(delay):
+                    break
+                self.kills[kind] += 1
+                done += 1
+                if kind == "driver":
+                    driver.close()
+                    driver = self._start(out)
+                elif kind == "node":
+                    self._replace_node(dice)
+                else:
+                    kill_a_worker(dice)
+            if driver.process.wait(180) != 0:
+                raise AssertionError(f"seed {seed}, {plan}:\n{driver.said()}")
+        finally:
+            driver.close()
+        return done
+
+    def _replace_node(self, dice: random.Random) -> None:
+        victim = self._nodes.pop(dice.randrange(len(self._nodes)))
+        os.kill(victim.all_processes["raylet"][0].process.pid, signal.SIGKILL)
+        self.cluster.remove_node(victim, allow_graceful=False)
+        self._nodes.append(self.cluster.add_node(**NODE))
+
+    def _start(self, out: str) -> "Driver":
+        self.starts += 1
+        on_ray = ["--ray", self.cluster.address, "--device", "cpu", "--gpus-per-worker", "1", "--cpus-per-worker", "1"]
+        return Driver([*self._command(out), *on_ray, "--min-workers", "2", "--max-workers", "3"])
+
+    def _command(self, out: str) -> list[str]:
+        program = "from saliency_prompt.cli.app import main; main()"
+        sets = [part for setting in SETTINGS for part in ("--set", setting)]
+        what = ["generate", self.photos, "--out", out, "--weights", "lab-color", *sets]
+        return [sys.executable, "-c", program, *what]
+
+
+class Driver:
+    """A driver process; `working` is set once it has a plan, or has ended."""
+
+    def __init__(self, command: list[str]) -> None:
+        self.process = subprocess.Popen(command, env=_environment(), stderr=subprocess.PIPE, text=True)
+        self.working = threading.Event()
+        self._lines: list[str] = []
+        self._listener = threading.Thread(target=self._listen, daemon=True)
+        self._listener.start()
+
+    def close(self) -> None:
+        """Kill it if it runs, and hear it out."""
+        self.process.kill()
+        self.process.wait()
+        self._listener.join()
+        assert self.process.stderr is not None
+        self.process.stderr.close()
+
+    def ended(self, seconds: float) -> bool:
+        """Whether it ends within some seconds."""
+        try:
+            self.process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            return False
+        return True
+
+    def said(self) -> str:
+        """Its standard error so far."""
+        return "".join(self._lines)
+
+    def _listen(self) -> None:
+        assert self.process.stderr is not None
+        for line in self.process.stderr:
+            self._lines.append(line)
+            if line.startswith(("planned", "resuming")):
+                self.working.set()
+        self.working.set()
+
+
+def _environment() -> dict[str, str]:
+    return {**os.environ, "OMP_NUM_THREADS": "1"}
+
+
+def kill_a_worker(dice: random.Random) -> None:
+    """End one of the actors of this machine, if there is any."""
+    found = [
+        int(path.parent.name) for path in Path("/proc").glob("[0-9]*/cmdline") if b"ray::ShardActor" in _read(path)
+    ]
+    if found:
+        os.kill(dice.choice(found), signal.SIGKILL)
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError:  # it has ended
+        return b""
+
+
+def check(out: str, expected_root_hash: str, n_images: int) -> None:
+    """Nothing lost, nothing doubled, the same bytes, and no remains once swept."""
+    dataset = Dataset.open(out)
+    report = verify(dataset)
+    assert report.problems == [], report.problems
+    assert dataset.sealed is not None
+    assert dataset.sealed.root_hash == expected_root_hash
+    names = [row for commit in dataset.commits() for row in dataset.read_images(commit)["image_id"].to_pylist()]
+    assert len(names) == len(set(names)) == n_images
+    gc(dataset, grace_seconds=0)
+    assert gc(dataset, grace_seconds=0, dry_run=True).files == 0
+    assert verify(dataset).problems == []

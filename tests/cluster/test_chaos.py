@@ -1,0 +1,104 @@
+"""Nothing lost, nothing doubled, whatever dies and however the store behaves."""
+
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import pytest
+
+from chaos import Chaos, check
+from corpus import write_photos
+from saliency_prompt.store.dataset import Dataset
+from unreliable import UnreliableProxy, at_random
+
+pytestmark = [pytest.mark.cluster, pytest.mark.slow]
+N_IMAGES = 60
+DISK_ROUNDS, BUCKET_ROUNDS = 10, 3
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("chaos") / "photos"
+    write_photos(folder, N_IMAGES, height=60, width=80)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def chaos(two_nodes: Any, photos: Path) -> Iterator[Chaos]:
+    running = Chaos(two_nodes, str(photos))
+    yield running
+    running.close()
+
+
+@pytest.fixture(scope="module")
+def expected(chaos: Chaos, tmp_path_factory: pytest.TempPathFactory) -> str:
+    return undisturbed(chaos, str(tmp_path_factory.mktemp("chaos") / "undisturbed"))
+
+
+def undisturbed(chaos: Chaos, out: str) -> str:
+    chaos.undisturbed(out)
+    sealed = Dataset.open(out).sealed
+    assert sealed is not None
+    return sealed.root_hash
+
+
+@pytest.mark.parametrize("seed", range(DISK_ROUNDS))
+def test_workers_nodes_and_drivers_die(chaos: Chaos, expected: str, tmp_path: Path, seed: int) -> None:
+    assert chaos.disturbed(str(tmp_path / "out"), seed)
+    check(str(tmp_path / "out"), expected, N_IMAGES)
+
+
+@pytest.mark.parametrize("seed", range(BUCKET_ROUNDS))
+def test_the_bucket_fails_and_delays_and_doubles_too(bucket: "Bucket", seed: int) -> None:
+    out = f"{bucket.url}/{seed}"
+    bucket.rough.set()
+    assert bucket.chaos.disturbed(out, seed, spread=8.0)
+    bucket.rough.clear()
+    check(out, bucket.expected, N_IMAGES)
+    assert all(bucket.proxy.counts[fault] for fault in ("refuse", "lose the answer", "drop", "double", "delay"))
+
+
+class Bucket:
+    """Photographs and data sets behind a proxy that misbehaves while `rough` is set."""
+
+    def __init__(self, proxy: UnreliableProxy, rough: threading.Event, url: str, chaos: Chaos) -> None:
+        self.proxy = proxy
+        self.rough = rough
+        self.url = url
+        self.chaos = chaos
+        self.expected = undisturbed(chaos, f"{url}/undisturbed")
+
+
+@pytest.fixture(scope="module")
+def bucket(chaos: Chaos, photos: Path) -> Iterator[Bucket]:
+    import boto3
+    from moto.server import ThreadedMotoServer
+
+    chaos.close()  # the next nodes need the environment that leads to the bucket
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    endpoint = "http://{}:{}".format(*server.get_host_and_port())
+    rough, faults = threading.Event(), at_random(0.1, seed=0)
+    name = f"chaos-{uuid4().hex}"
+    with (
+        pytest.MonkeyPatch.context() as patch,
+        UnreliableProxy(endpoint, lambda method, path: faults(method, path) if rough.is_set() else "") as proxy,
+    ):
+        for key, value in {
+            "AWS_ACCESS_KEY_ID": "test",
+            "AWS_SECRET_ACCESS_KEY": "test",
+            "AWS_REGION": "us-east-1",
+            "AWS_ENDPOINT_URL": proxy.url,
+        }.items():
+            patch.setenv(key, value)
+        client = boto3.client("s3", endpoint_url=endpoint, region_name="us-east-1")
+        client.create_bucket(Bucket=name)
+        for photo in photos.iterdir():
+            client.put_object(Bucket=name, Key=f"photos/{photo.name}", Body=photo.read_bytes())
+        client.close()
+        again = Chaos(chaos.cluster, f"s3://{name}/photos")
+        yield Bucket(proxy, rough, f"s3://{name}/labels", again)
+        again.close()
+    server.stop()
