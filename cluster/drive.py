@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from ..schemas.cluster import Workers
-from ..schemas.errors import UserError
+from ..schemas.errors import TransientError, UserError
 from .scheduler import RunShard, Scheduler, Task
 
 MAX_DEATHS_AT_START = 3  # in a row, before the workers themselves are taken to be broken
@@ -86,7 +86,7 @@ def drive(
     """Run all that the scheduler has and give every event as it comes.
 
     `stop` lets the shards in flight finish and starts no more. Raises UserError if a worker cannot start, if none
-    gets a place in `workers.start_timeout` seconds, or if a shard raises one: the user must act.
+    gets a place in `workers.start_timeout` seconds, or if a shard raises one that will not pass: the user must act.
     """
     crew = Crew(pool, workers, clock)
     while not scheduler.finished:
@@ -114,7 +114,7 @@ def _account(scheduler: Scheduler, event: Event) -> None:
         case Lost(worker, error):
             scheduler.lost(worker, error)
         case Raised(worker, task, error) if task is not None:
-            if isinstance(error, UserError):
+            if isinstance(error, UserError) and not isinstance(error, TransientError):
                 raise error
             scheduler.raised(worker, task, f"{type(error).__name__}: {error}")
         case _:

@@ -6,3 +6,7 @@ class UserError(ValueError):
 
     The command line prints it without a traceback and exits with 2.
     """
+
+
+class TransientError(UserError):
+    """One that may be over by itself: tried again before a user is bothered with it."""

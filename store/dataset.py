@@ -219,6 +219,10 @@ class DamageError(UserError):
     def __init__(self, what: str, trouble: str, advice: str) -> None:
         super().__init__(f"{what} {trouble}: {advice}.")
         self.trouble = trouble
+        self._parts = (what, trouble, advice)
+
+    def __reduce__(self) -> tuple[type["DamageError"], tuple[str, str, str]]:
+        return DamageError, self._parts  # it travels from workers to the driver
 
 
 def _format_version(data: bytes) -> Any:

@@ -16,7 +16,7 @@ import obstore
 from obstore.exceptions import AlreadyExistsError, BaseError, PermissionDeniedError, UnauthenticatedError
 from obstore.store import LocalStore, from_url
 
-from ..schemas.errors import UserError
+from ..schemas.errors import TransientError, UserError
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
@@ -190,13 +190,14 @@ def explain(error: Exception, url: str) -> UserError:
         return UserError(f"{url} is full: free some space and run the same command again to resume.")
     if isinstance(error, PermissionDeniedError | PermissionError) or number == errno.EROFS:
         return UserError(f"{url} is not writable or readable with these permissions ({summary}): change them.")
-    if isinstance(error, UnauthenticatedError):
+    # S3 says of an expired token 400, and to HEAD not why.
+    if isinstance(error, UnauthenticatedError) or "ExpiredToken" in text or summary.rstrip().endswith("400 Bad Request:"):
         return UserError(f"{url} refuses these credentials ({summary}): set or renew them in the environment.")
     if number in (errno.ENOTDIR, errno.EEXIST):
         return UserError(f"{url} is or lies below something that is not a folder: choose another place.")
     if "NoSuchBucket" in text:
         return UserError(f"{url} does not exist: create the bucket first.")
-    return UserError(f"{url} could not be used ({summary}): check the address and try again.")
+    return TransientError(f"{url} could not be used ({summary}): check the address and try again.")
 
 
 class _Ranges(io.RawIOBase):

@@ -10,6 +10,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import urlsplit
 
 FAULTS = ("refuse", "lose the answer", "drop", "double", "delay")
+EXPIRED = b"<Error><Code>ExpiredToken</Code><Message>The provided token has expired.</Message></Error>"
 Chooser = Callable[[str, str], str]  # method and path to one of FAULTS, or to an empty string
 
 
@@ -28,7 +29,8 @@ class UnreliableProxy:
     """Forwards to a server at `target`, with the faults that `choose` picks. Use as a context manager.
 
     refuse: 503, not forwarded. lose the answer: forwarded, then 500. drop: forwarded, then the connection is closed.
-    double: forwarded twice, the second answer is given. delay: half a second first.
+    double: forwarded twice, the second answer is given. delay: half a second first. Beside these `choose` may pick
+    expire: refused as S3 refuses credentials that have expired.
     """
 
     def __init__(self, target: str, choose: Chooser) -> None:
@@ -44,6 +46,9 @@ class UnreliableProxy:
                 counts[fault] += 1
                 if fault == "refuse":
                     self._answer(503, [], b"")
+                    return
+                if fault == "expire":
+                    self._answer(400, [("Content-Type", "application/xml")], EXPIRED)
                     return
                 if fault == "delay":
                     time.sleep(0.5)
@@ -80,7 +85,8 @@ class UnreliableProxy:
                         self.send_header(key, value)
                 self.send_header("Content-Length", length)
                 self.end_headers()
-                self.wfile.write(body)
+                if self.command != "HEAD":
+                    self.wfile.write(body)
 
             def log_message(self, format: str, *args: object) -> None:  # noqa: A002
                 del format, args

@@ -104,7 +104,7 @@ class ClusterWorld:
     ) -> tuple[Dataset, RunReport]:
         self.notes, self.stop = Notes(tick), threading.Event()
         config = load_config(overrides=[*SMALL, *overrides])
-        job = Job(str(self.base / out), config, torch.device("cpu"))
+        job = Job(out if "://" in out else str(self.base / out), config, torch.device("cpu"))
         call = retry_quarantined if retry else generate
         return call(open_source(str(photos)), job, self.notes, self.stop, executor)
 

@@ -15,7 +15,7 @@ from saliency_prompt.cluster.drive import Crew, Done, Event, Lost, Raised, Ready
 from saliency_prompt.cluster.isolation import Isolation
 from saliency_prompt.cluster.scheduler import MAX_ATTEMPTS, ProbeImages, RunShard, Scheduler, Task
 from saliency_prompt.schemas.cluster import Workers
-from saliency_prompt.schemas.errors import UserError
+from saliency_prompt.schemas.errors import TransientError, UserError
 
 IMAGES = 40
 
@@ -149,13 +149,14 @@ def test_neighbours_of_a_poison_shard_are_not_charged() -> None:
     assert deaths <= 1 + MAX_ATTEMPTS + 2 + 2  # together, alone, two levels of parts, the image twice
 
 
-def test_a_shard_that_raises_is_tried_last_and_then_given_up() -> None:
+@pytest.mark.parametrize("error", [OSError("no route"), TransientError("no route")])
+def test_a_shard_that_raises_is_tried_last_and_then_given_up(error: Exception) -> None:
     def raises(task: Task) -> Exception | None:
-        return OSError("no route") if task.shard_id == 2 else None
+        return error if task.shard_id == 2 else None
 
     scheduler = Scheduler(range(6), lambda _: IMAGES)
     events = run(scheduler, FakePool(raises=raises), high=1)
-    assert scheduler.failed == {2: "OSError: no route"}
+    assert scheduler.failed == {2: f"{type(error).__name__}: no route"}
     order = [e.task.shard_id for e in events if isinstance(e, Done | Raised) and e.task]
     assert order == [0, 1, 2, 3, 4, 5, 2, 2]
 
