@@ -190,8 +190,8 @@ def explain(error: Exception, url: str) -> UserError:
         return UserError(f"{url} is full: free some space and run the same command again to resume.")
     if isinstance(error, PermissionDeniedError | PermissionError) or number == errno.EROFS:
         return UserError(f"{url} is not writable or readable with these permissions ({summary}): change them.")
-    # S3 says of an expired token 400, and to HEAD not why.
-    if isinstance(error, UnauthenticatedError) or "ExpiredToken" in text or summary.rstrip().endswith("400 Bad Request:"):
+    expired = "ExpiredToken" in text or summary.rstrip().endswith("400 Bad Request:")  # HEAD does not say why
+    if isinstance(error, UnauthenticatedError) or expired:
         return UserError(f"{url} refuses these credentials ({summary}): set or renew them in the environment.")
     if number in (errno.ENOTDIR, errno.EEXIST):
         return UserError(f"{url} is or lies below something that is not a folder: choose another place.")
