@@ -199,3 +199,10 @@ def test_missing_and_broken_files_are_one_sentence(tmp_path: Path) -> None:
     for kind in ("kuberay", "launcher"):
         with pytest.raises(UserError, match="bucket URL"):
             render(kind, local, str(tmp_path))
+
+
+def test_the_documented_example_renders_for_all(tmp_path: Path) -> None:
+    text = (Path(__file__).parents[2] / "docs/operate.md").read_text()
+    (tmp_path / "cluster.yaml").write_text(text.split("```yaml\n")[1].split("```")[0])
+    for kind in RENDERERS:
+        assert render(kind, load_cluster_spec(str(tmp_path / "cluster.yaml")), str(tmp_path / kind))
