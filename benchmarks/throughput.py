@@ -19,8 +19,10 @@ import statistics
 import tempfile
 import threading
 import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import cv2
 import numpy as np
@@ -40,6 +42,8 @@ from saliency_prompt.schemas.load import load_config
 from saliency_prompt.stages.backbone import LoadedBackbone, load_backbone
 from saliency_prompt.stages.decode import DecodedImage
 from saliency_prompt.stages.features import FeatureExtractor, resolve_device, stack_pixels
+
+Result = TypeVar("Result")
 
 
 def synchronize(device: torch.device) -> None:
@@ -65,6 +69,17 @@ def time_forward(extractor: FeatureExtractor, batches: list[torch.Tensor]) -> fl
             extractor.forward(batch)
         synchronize(device)
         return time.perf_counter() - start
+
+
+def alone(threads: int, function: Callable[..., Result], *arguments: Any) -> Result:
+    """Call a function in a thread of its own, whose OpenMP team ends with it."""
+
+    def call() -> Result:
+        torch.set_num_threads(threads)
+        return function(*arguments)
+
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(call).result()
 
 
 def time_job(images: list[str], config: Config, backbone: LoadedBackbone, device: torch.device) -> tuple[float, str]:
@@ -129,6 +144,8 @@ def main() -> None:
     options = parser.parse_args()
 
     device = resolve_device(options.device)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # of this thread: a second OpenMP team would slow the first, see `without_helpers`
     config = load_config(overrides=[*options.overrides, f"features.weights={options.weights}"])
     backbone = load_backbone(
         config.features.weights, arch=config.features.arch, stride_in_1x1=config.features.stride_in_1x1
@@ -141,11 +158,12 @@ def main() -> None:
     extractor = FeatureExtractor(backbone, resolved.features, device)
     batches = form_batches(images, resolved.features.batch_size)
 
-    time_forward(extractor, batches[:2])  # warm-up
+    alone(threads, time_forward, extractor, batches[:2])  # warm-up
+    torch.set_num_threads(threads)  # what the job's own threads take
     time_job(paths[: 2 * resolved.features.batch_size], config, backbone, device)
     forward, job, hashes = [], [], set()
     for _ in range(options.rounds):
-        forward.append(time_forward(extractor, batches))
+        forward.append(alone(threads, time_forward, extractor, batches))
         seconds, root_hash = time_job(paths, config, backbone, device)
         job.append(seconds)
         hashes.add(root_hash)
@@ -169,8 +187,8 @@ def main() -> None:
     if options.plain:
         assert isinstance(backbone.module, ResNet), "the plain loop is written for a ResNet"
         chosen = paths[: options.plain]
-        time_plain(chosen[:1], backbone, resolved, device)
-        seconds = time_plain(chosen, backbone, resolved, device)
+        alone(threads, time_plain, chosen[:1], backbone, resolved, device)
+        seconds = alone(threads, time_plain, chosen, backbone, resolved, device)
         result["plain_images_per_second"] = len(chosen) / seconds
         result["speedup_over_plain"] = result["job_images_per_second"] / result["plain_images_per_second"]
     result["environment"] = describe(device)

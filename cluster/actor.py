@@ -98,7 +98,6 @@ class ShardActor:
             )
         self._runner = ShardRunner(dataset, setup.config, backbone, device, setup.cores)
         self._metrics = WorkerMetrics(self._runner.meter)
-        self._told = dict(self._runner.meter.seconds)
         return About(host, os.getpid(), device_class(device), versions())
 
     def do(self, task: Task, generation: int) -> ShardResult | None:
@@ -127,9 +126,7 @@ class ShardActor:
         ids: dict[str, Any] = {"shard": task.shard_id, "attempt": task.attempt}
         log.info("shard begun", extra=ids)
         report = self._runner.run_shard(task.shard_id, generation, task.crashed)
-        now = dict(self._runner.meter.seconds)
-        steps = {name: round(now[name] - self._told[name], 3) for name in now}
-        self._told = now
+        steps = self._runner.meter.lap()
         self._metrics.export()
         log.info("shard committed", extra={**ids, "seconds": round(report.seconds, 3), **report.counts.model_dump()})
         return ShardResult(report, task.attempt, socket.gethostname(), os.getpid(), steps)

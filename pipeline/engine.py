@@ -52,6 +52,7 @@ class Meter:
         default_factory=lambda: dict.fromkeys(("read", "starved", "device", "encode"), 0.0)
     )
     _lock: threading.Lock = field(default_factory=threading.Lock)
+    _lapped: dict[str, float] = field(default_factory=dict)
 
     def count(self, record: ImageRecord) -> None:
         """Count one finished image."""
@@ -72,6 +73,14 @@ class Meter:
         spent = time.perf_counter() - since
         with self._lock:
             self.seconds[step] += spent
+
+    def lap(self) -> dict[str, float]:
+        """Thread seconds by step since the last call."""
+        with self._lock:
+            now = dict(self.seconds)
+            spent = {step: round(total - self._lapped.get(step, 0.0), 3) for step, total in now.items()}
+            self._lapped = now
+        return spent
 
 
 @dataclass(slots=True, eq=False)

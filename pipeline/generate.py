@@ -21,6 +21,7 @@ from .drain import watch_drain
 from .engine import Meter, load_image
 from .journal import Journal
 from .plan import Planned, plan
+from .process import without_helpers
 from .run import RunReport, ShardReport, ShardRunner, finish, run_in_process
 from .sources import Source
 
@@ -97,15 +98,16 @@ class InProcess:
                 tick=lambda: work.running(runner.meter),
             )
             for report in reports:
-                journal_shard(work.journal, report)
+                journal_shard(work.journal, report, steps=runner.meter.lap())
                 yield report
             work.reporter.running(runner.meter)
 
 
 def load(config: Config) -> LoadedBackbone:
     """The configured backbone, its weights fetched and checked."""
-    features = config.features
-    return load_backbone(features.weights, arch=features.arch, stride_in_1x1=features.stride_in_1x1, seed=features.seed)
+    features, stride = config.features, config.features.stride_in_1x1
+    with without_helpers():
+        return load_backbone(features.weights, arch=features.arch, stride_in_1x1=stride, seed=features.seed)
 
 
 def generate(

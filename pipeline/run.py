@@ -25,6 +25,7 @@ from ..store.dataset import Dataset
 from ..store.shard import build_shard, commit_shard
 from ..version import __version__
 from .engine import Engine, EngineClosedError, Meter
+from .process import without_helpers
 
 IN_FLIGHT = 3  # shards: one on the device, one being read, one being written
 
@@ -65,7 +66,8 @@ class ShardRunner:
         cores: int | None = None,
     ) -> None:
         cores = cores or os.cpu_count() or 1
-        features = FeatureExtractor(backbone, config.features, device)
+        with without_helpers():
+            features = FeatureExtractor(backbone, config.features, device)
         self.dataset = dataset
         self._max_bytes = config.decode.max_bytes
         self._level = config.encode.compression_level
