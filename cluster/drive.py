@@ -42,10 +42,14 @@ class Raised:
 
 @dataclass(frozen=True, slots=True)
 class Lost:
-    """A worker died, or cannot be reached any more; nothing more will be heard of it."""
+    """A worker died, or cannot be reached any more; nothing more will be heard of it.
+
+    `with_node` says that its node went, which tells nothing about the worker.
+    """
 
     worker: int
     error: str
+    with_node: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +115,7 @@ def _account(scheduler: Scheduler, event: Event) -> None:
     match event:
         case Done(worker, task):
             scheduler.done(worker, task)
-        case Lost(worker, error):
+        case Lost(worker, error, _):
             scheduler.lost(worker, error)
         case Raised(worker, task, error) if task is not None:
             if isinstance(error, UserError) and not isinstance(error, TransientError):
@@ -165,11 +169,11 @@ class Crew:
                 self._deaths = 0
             case Raised(worker, None, error):
                 raise error
-            case Lost(worker, reason):
+            case Lost(worker, reason, with_node):
                 self.ready.pop(worker, None)
                 if worker in self.starting:
                     self.starting.discard(worker)
-                    self._deaths += 1
+                    self._deaths += not with_node
                     if self._deaths >= MAX_DEATHS_AT_START:
                         raise UserError(
                             f"Workers die as they start ({reason}): check that every node runs the same image, and "

@@ -131,7 +131,7 @@ def _journal(work: Work, event: Event) -> None:
             work.journal.write("worker_ready", worker=worker, host=about.host, pid=about.pid, device=about.device)
         case Released(worker):
             work.journal.write("worker_released", worker=worker)
-        case Lost(worker, error):
+        case Lost(worker, error, _):
             work.journal.write("worker_lost", worker=worker, error=error)
         case Raised(worker, task, error):
             shard = None if task is None else task.shard_id

@@ -11,6 +11,7 @@ from .drive import Done, Event, Lost, Raised, Ready
 from .scheduler import IN_FLIGHT, Task
 from .session import check_versions, load_ray, versions
 
+NODE_DIED = "node has died"  # Ray has no other sign of it
 TEARDOWN_SECONDS = 20.0  # for the shards in flight to be given up and the device to be freed
 
 log = logging.getLogger(__name__)
@@ -122,4 +123,4 @@ class RayPool:
         for ref in [ref for ref, (owner, _) in self._refs.items() if owner == worker]:
             del self._refs[ref]
         log.warning("worker %d is lost: %s", worker, error)
-        return Lost(worker, error)
+        return Lost(worker, error, with_node=NODE_DIED in error)

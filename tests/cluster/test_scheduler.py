@@ -180,6 +180,19 @@ def test_a_worker_that_dies_as_it_starts_is_not_tried_for_ever() -> None:
     assert pool.count <= 4
 
 
+def test_nodes_that_go_while_workers_start_say_nothing_about_the_workers() -> None:
+    class Unlucky(FakePool):
+        losses = 7
+
+        def wait(self, timeout: float) -> list[Event]:
+            if self.losses and self.pending:
+                self.losses -= 1
+                return [Lost(self.pending.popleft(), "its node has died", with_node=True)]
+            return super().wait(timeout)
+
+    assert len(finished(run(Scheduler(range(6), lambda _: 1), Unlucky()))) == 6
+
+
 def test_no_room_for_any_worker_is_said_after_a_while() -> None:
     times = iter(range(100))
     with pytest.raises(UserError, match="No worker got a place"):
