@@ -8,7 +8,7 @@ import yaml
 from typer.core import TyperGroup
 
 from ..schemas.densecl import DENSECL_PRESETS, load_densecl_config
-from .options import ConfigFile, Device, Overrides, Photos, Root, plain_console
+from .options import ConfigFile, CpusPerWorker, Device, Overrides, Photos, Ray, Root, plain_console
 
 if TYPE_CHECKING:
     from ..stages.densecl.train import Progress
@@ -46,7 +46,11 @@ def train(
     set_: Overrides = None,
     root: Root = None,
     device: Device = "auto",
-    processes: Annotated[int, typer.Option(min=1, help="Processes that train together: one per GPU.")] = 1,
+    processes: Annotated[
+        int, typer.Option(min=1, help="Processes that train together: one per GPU (CPU workers with --device cpu).")
+    ] = 1,
+    ray: Ray = None,
+    cpus_per_worker: CpusPerWorker = 4,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out.")] = False,
     max_steps: Annotated[
         int | None, typer.Option(min=1, help="Stop after so many optimizer steps of this call; resume later.")
@@ -77,17 +81,16 @@ def train(
         console.print("writing a checkpoint; press Ctrl-C again to stop at once (steps since the last one are lost)")
 
     with graceful_stop(say_stopping) as stop:
-        outcome = run_densecl(
-            open_source(photos, root),
-            settings,
-            out,
-            resolve_device(device),
-            resume=resume,
-            processes=processes,
-            stop=stop,
-            report=display,
-            max_steps=max_steps,
-        )
+        common: dict[str, Any] = {"resume": resume, "stop": stop, "report": display, "max_steps": max_steps}
+        if ray is None:
+            source, where = open_source(photos, root), resolve_device(device)
+            outcome = run_densecl(source, settings, out, where, processes=processes, **common)
+        else:
+            from ..cluster.densecl import densecl_on_ray
+            from ..schemas.cluster import make_workers
+
+            workers = make_workers(float(device != "cpu"), cpus_per_worker, processes, processes)
+            outcome = densecl_on_ray(photos, root, settings, out, address=ray, workers=workers, **common)
     if outcome.skipped:
         console.print(f"{outcome.skipped:,} photographs were skipped: see {out / 'skipped.jsonl'}")
     if not outcome.finished:

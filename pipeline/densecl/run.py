@@ -46,10 +46,9 @@ def run_densecl(
     precision = resolve_precision(config.train.precision, config.model.arch, device)
     config = config.model_copy(update={"train": config.train.model_copy(update={"precision": precision})})
     first = not any(int(os.environ.get(name, "0")) for name in _RANKS)
+    check_new(out, resume=resume)
     if (out / CARD).exists():
         card = read_card(out)
-        if not resume and newest_checkpoint(out) is not None:
-            raise UserError(f"{out} holds a run already: add --resume to go on with it, or give another --out.")
         check_same(card, config, digest)
     else:
         out.mkdir(parents=True, exist_ok=True)
@@ -95,6 +94,12 @@ def run_densecl(
         card["skipped"] = len(read_skipped(out))
         if first:
             write_card(out, card)
+
+
+def check_new(out: Path, *, resume: bool) -> None:
+    """Raise UserError if `out` holds a run and `resume` was not said."""
+    if not resume and newest_checkpoint(out) is not None:
+        raise UserError(f"{out} holds a run already: add --resume to go on with it, or give another --out.")
 
 
 def _cpu_name() -> str:

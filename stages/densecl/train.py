@@ -1,12 +1,9 @@
 """The training loop: lightning around the module, with checkpoints, curves, and mistakes said in one sentence."""
 
-import logging
 import math
 import threading
 import time
-import warnings
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,12 +17,12 @@ from ...schemas.errors import UserError
 from ...schemas.records import ImageRef
 from ..backbone import load_backbone
 from ..features import resolve_precision
+from ..loop import PRECISIONS, find_processes, quiet
 from .checkpoint import append_curves, append_skipped, newest_checkpoint, read_checkpoint, read_skipped, save_checkpoint
 from .diagnostics import is_finite, queue_health
 from .module import DenseCLTraining, build_model
 from .photos import PhotoSquares, Skipped, StepBatches, make_loader
 
-_PRECISIONS = {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
 _BN_PART = 32  # images whose statistics belong together, as on one of the papers' GPUs
 
 
@@ -123,10 +120,10 @@ def train(
     last = plan.total_steps if max_steps is None else min(plan.total_steps, first + max_steps)
     if first < last:
         loop = _Loop(refs, run, plan, content, last, stop or threading.Event(), report)
-        with _quiet():
+        with quiet():
             precision = resolve_precision(config.train.precision, config.model.arch, device)
             trainer = lightning.Trainer(
-                precision=_PRECISIONS[precision],  # type: ignore[arg-type]
+                precision=PRECISIONS[precision],  # type: ignore[arg-type]
                 accumulate_grad_batches=plan.accumulate,
                 max_epochs=1,  # lightning's epoch is this call: ours are the sampler's, so that any step can be resumed
                 logger=TensorBoardLogger(run, name="", version="curves"),
@@ -136,7 +133,7 @@ def train(
                 enable_model_summary=False,
                 use_distributed_sampler=False,
                 log_every_n_steps=1,
-                **(trainer_options or _processes(device, processes)),
+                **(trainer_options or find_processes(device, processes)),
             )
             try:
                 trainer.fit(module)
@@ -294,17 +291,6 @@ def _initial_state(config: DenseCLConfig) -> dict[str, torch.Tensor] | None:
     return load_backbone(config.model.init, arch=config.model.arch).module.state_dict()
 
 
-def _processes(device: torch.device, processes: int) -> dict[str, Any]:
-    devices = [device.index or 0] if device.type == "cuda" and processes == 1 else processes
-    if processes == 1:
-        return {"accelerator": "gpu" if device.type == "cuda" else "cpu", "devices": devices}
-    from lightning.pytorch.strategies import DDPStrategy
-
-    # The queues are the same everywhere: sending them around at every step would be for nothing.
-    strategy = DDPStrategy(broadcast_buffers=False, process_group_backend="nccl" if device.type == "cuda" else "gloo")
-    return {"accelerator": "gpu" if device.type == "cuda" else "cpu", "devices": devices, "strategy": strategy}
-
-
 def _explain(error: Exception, config: DenseCLConfig) -> UserError | None:
     text = str(error)
     if not isinstance(error, torch.OutOfMemoryError) and "can't allocate memory" not in text:
@@ -315,19 +301,3 @@ def _explain(error: Exception, config: DenseCLConfig) -> UserError | None:
         f"optim.accumulate={parts} (the same batch of {config.optim.batch_size} in {parts} parts), a smaller "
         "--batch-size, or a smaller augment.size."
     )
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Without lightning's advice: it concerns things that are decided here on purpose."""
-    loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric", "lightning")]
-    levels = [logger.level for logger in loggers]
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", module=r"lightning\..*")
-        for logger in loggers:
-            logger.setLevel(logging.ERROR)
-        try:
-            yield
-        finally:
-            for logger, level in zip(loggers, levels, strict=True):
-                logger.setLevel(level)

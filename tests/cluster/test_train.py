@@ -1,0 +1,95 @@
+"""Training by Ray Train: two processes on two nodes, one of which is killed."""
+
+import os
+import signal
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from saliency_prompt.cluster.densecl import densecl_on_ray
+from saliency_prompt.pipeline.densecl.run import run_densecl
+from saliency_prompt.pipeline.sources import open_source
+from saliency_prompt.schemas.cluster import Workers
+from saliency_prompt.schemas.densecl import load_densecl_config
+from saliency_prompt.schemas.errors import UserError
+from saliency_prompt.stages.densecl.checkpoint import read_card, read_checkpoint
+from saliency_prompt.stages.densecl.train import Outcome, Progress
+
+pytestmark = [pytest.mark.cluster, pytest.mark.slow]
+SMALL = [
+    "photos.side=48",
+    "augment.size=64",
+    "model.arch=resnet18",
+    "model.queue=16",
+    "optim.batch_size=4",
+    "optim.epochs=2",
+    "optim.lr=0.05",
+    "train.log_every=1",
+    "train.checkpoint_every=2",
+    "train.precision=fp32",
+]
+
+
+def train(photos: Path, out: Path, *overrides: str, count: int = 2, **more: Any) -> Outcome:
+    settings = load_densecl_config(overrides=[*SMALL, *overrides])
+    options = {"resume": False, "stop": threading.Event(), **more}
+    workers = Workers(min_workers=count, max_workers=count, gpus_per_worker=0, cpus_per_worker=1)
+    return densecl_on_ray(str(photos), None, settings, out, address="auto", workers=workers, **options)
+
+
+def test_a_group_trains_what_one_process_does_though_a_member_is_killed(
+    two_nodes: Any, photos: Path, tmp_path: Path
+) -> None:
+    """With one part of the batch per process, batch norm and everything else see the same numbers."""
+    told: list[int] = []
+    killed: list[int] = []
+
+    def report(progress: Progress) -> None:
+        told.append(progress.step)
+        if progress.step >= 2 and not killed:
+            killed.extend(members())
+            os.kill(killed[0], signal.SIGKILL)
+
+    outcome = train(photos, tmp_path / "group", "model.bn_splits=1", report=report)
+    assert outcome.finished
+    assert killed
+    card = read_card(tmp_path / "group")
+    assert len(card["sessions"]) == 2
+    assert card["sessions"][-1]["processes"] == 2
+    assert told[-1] == outcome.step
+
+    settings = load_densecl_config(overrides=[*SMALL, "model.bn_splits=2"])
+    run_densecl(open_source(str(photos)), settings, tmp_path / "alone", torch.device("cpu"))
+    group, alone = (read_checkpoint(tmp_path / name / "last.ckpt")["state_dict"] for name in ("group", "alone"))
+    for name in ("model.global_queue.keys", "model.dense_queue.keys", "model.query.backbone.conv1.weight"):
+        torch.testing.assert_close(group[name], alone[name], atol=1e-3, rtol=1e-2)
+
+
+def members() -> list[int]:
+    """Processes of the training group."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                name = (entry / "cmdline").read_bytes()
+            except OSError:
+                continue
+            if b"RayTrainWorker" in name:
+                found.append(int(entry.name))
+    return found
+
+
+def test_a_mistake_of_the_user_is_told_once(two_nodes: Any, photos: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="fewer than one batch of 64"):
+        train(photos, tmp_path / "run", "optim.batch_size=64", "model.queue=64")
+
+
+def test_a_stop_reaches_the_group(two_nodes: Any, photos: Path, tmp_path: Path) -> None:
+    stop = threading.Event()
+    outcome = train(photos, tmp_path / "run", "optim.epochs=2000", stop=stop, report=lambda _: stop.set())
+    assert not outcome.finished
+    assert outcome.checkpoint.is_file()
+    assert not list((tmp_path / "run").glob("stop"))
