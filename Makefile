@@ -5,7 +5,7 @@ STAMP  := $(VENV)/.installed
 SYSTEM := $(VENV)/.system
 
 # Debian packages of tests that need real programs; without root these tests are skipped and say so.
-APT    := munge slurmctld slurmd slurm-client shellcheck
+APT    := munge slurmctld slurmd slurm-client shellcheck chromium
 
 .PHONY: demo test check fast clean
 

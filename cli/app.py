@@ -9,7 +9,21 @@ from rich.text import Text
 from ..pipeline.process import tune_allocator
 from ..schemas.errors import UserError
 from ..version import __version__
-from . import cluster, config, dataset, demo, densecl, evaluate, generate, operate, plan, weights
+from . import (
+    cluster,
+    config,
+    dataset,
+    demo,
+    densecl,
+    evaluate,
+    explore,
+    generate,
+    instances,
+    operate,
+    plan,
+    report,
+    weights,
+)
 from .options import plain_console
 
 app = typer.Typer(
@@ -26,8 +40,15 @@ app.command()(operate.drain)
 app.command()(dataset.verify)
 app.command()(dataset.gc)
 app.command()(dataset.show)
+app.command()(report.report)
+app.command()(explore.explore)
 app.add_typer(dataset.export_app, name="export")
 app.command()(evaluate.evaluate)
+app.command()(instances.pretrain)
+app.command()(instances.finetune)
+app.command()(instances.predict)
+app.command()(instances.kernels)
+app.command()(instances.convert)
 app.add_typer(densecl.app, name="densecl")
 app.add_typer(cluster.app, name="cluster")
 app.add_typer(config.app, name="config")

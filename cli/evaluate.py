@@ -1,4 +1,4 @@
-"""`evaluate`: class-agnostic AP and AR against COCO ground truth."""
+"""`evaluate`: AP and AR of a data set, or of a trained model, against COCO ground truth."""
 
 import json
 from pathlib import Path
@@ -6,11 +6,11 @@ from typing import Annotated
 
 import typer
 
-from .options import DatasetUrl
+from .options import Device
 
 
 def evaluate(
-    dataset: DatasetUrl,
+    dataset: Annotated[str, typer.Argument(metavar="DATASET|RUN", help="A data set, or a run (with --images).")],
     gt: Annotated[str, typer.Option(help="COCO annotation file with masks.")],
     json_: Annotated[
         str | None, typer.Option("--json", help="Also write the numbers, in per cent, to this file.")
@@ -18,18 +18,29 @@ def evaluate(
     all_images: Annotated[
         bool, typer.Option("--all-images", help="Count ground truth images that the data set does not hold as missed.")
     ] = False,
+    images: Annotated[str | None, typer.Option(help="Of a run: the folder of the annotated photographs.")] = None,
+    device: Device = "auto",
 ) -> None:
-    """Compare the masks and their boxes with ground truth, all categories as one (useCats = 0)."""
+    """Compare masks and boxes with ground truth: all categories as one (useCats = 0); of a run by category as well."""
     from rich.console import Console
     from rich.table import Table
 
-    from ..pipeline.evaluate import evaluate_dataset
-    from ..store.dataset import Dataset
+    if images is None:
+        from ..pipeline.evaluate import evaluate_dataset
+        from ..store.dataset import Dataset
 
-    result = evaluate_dataset(Dataset.open(dataset), Path(gt), all_images=all_images)
+        result = evaluate_dataset(Dataset.open(dataset), Path(gt), all_images=all_images)
+        parts = {"": result}
+    else:
+        from ..pipeline.instances.predict import evaluate_run
+        from ..stages.features import resolve_device
+
+        parts = result = evaluate_run(Path(dataset), images, gt, resolve_device(device)).report
     if json_ is not None:
         Path(json_).write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
-    table = Table("", *result["segm"])
-    for kind in ("segm", "bbox"):
-        table.add_row(kind, *("-" if v is None else f"{v:.2f}" for v in result[kind].values()))
+    table = Table("", *next(iter(parts.values()))["segm"])
+    for part, numbers in parts.items():
+        for kind in ("segm", "bbox"):
+            shown = ("-" if v is None else f"{v:.2f}" for v in numbers[kind].values())
+            table.add_row(f"{part} {kind}".strip(), *shown)
     Console(width=None if Console().is_terminal else 140).print(table)

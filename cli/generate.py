@@ -50,6 +50,9 @@ def generate(
     cpus_per_worker: CpusPerWorker = 4,
     min_workers: MinWorkers = 1,
     max_workers: MaxWorkers = None,
+    report: Annotated[
+        bool, typer.Option("--report", help="Write a report at the end: OUT-report beside the data set.")
+    ] = False,
 ) -> None:
     """Make pseudo-masks and prompt vectors from photographs.
 
@@ -79,14 +82,20 @@ def generate(
     place = executor(ray, device, gpus_per_worker, cpus_per_worker, min_workers, max_workers)
     # Ray takes the signals for itself as it starts: ours come after.
     with place as where_to, graceful_stop(say_stopping) as stop, Display(console) as display:
-        dataset, report = run(source, job.Job(out, settings, where), display, stop, where_to)
-    if report.drained and report.shards_left:
-        console.print(f"drained: {report.shards_left:,} shards are left; run the same command again to resume")
+        dataset, outcome = run(source, job.Job(out, settings, where), display, stop, where_to)
+    if outcome.drained and outcome.shards_left:
+        console.print(f"drained: {outcome.shards_left:,} shards are left; run the same command again to resume")
         return
-    if report.shards_left:
-        console.print(f"stopped: {report.shards_left:,} shards are left; run the same command again to resume")
+    if outcome.shards_left:
+        console.print(f"stopped: {outcome.shards_left:,} shards are left; run the same command again to resume")
         raise typer.Exit(EXIT_INTERRUPTED)
-    raise typer.Exit(_print_outcome(console, dataset))
+    code = _print_outcome(console, dataset)
+    if report:
+        from ..pipeline.report.page import write_report
+        from .report import tell
+
+        tell(write_report(dataset, f"{out.rstrip('/')}-report"))
+    raise typer.Exit(code)
 
 
 def _print_outcome(console: Console, dataset: "Dataset") -> int:

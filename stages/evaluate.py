@@ -10,6 +10,7 @@ import io
 import json
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
@@ -143,6 +144,42 @@ def match_image_ids(images: Iterable[pa.Table], gt: Path) -> dict[int, int]:
             f"of {gt}: give the annotation file of the same images."
         )
     return matched
+
+
+@dataclass(frozen=True, slots=True)
+class Annotated:
+    """One image of a ground truth: compressed RLEs of its objects but crowds, and the names of their categories."""
+
+    height: int
+    width: int
+    masks: list[dict[str, Any]]
+    labels: list[str]
+    image_id: int
+    category_ids: list[int]
+
+
+def read_annotations(gt: Path) -> dict[str, Annotated]:
+    """The images of a COCO file by file name. Raises UserError if it cannot be used."""
+    truth = _read_ground_truth(gt)
+    names = {category["id"]: str(category.get("name", category["id"])) for category in truth["categories"]}
+    coco = _coco({**truth, "annotations": _truth_annotations(truth, "segm", gt)})
+    found = {}
+    for image in truth["images"]:
+        objects = [one for one in coco.imgToAnns.get(image["id"], []) if not one["iscrowd"]]
+        found[str(image.get("file_name", image["id"]))] = Annotated(
+            image["height"],
+            image["width"],
+            [coco.annToRLE(one) for one in objects],
+            [names.get(one["category_id"], "") for one in objects],
+            image["id"],
+            [one["category_id"] for one in objects],
+        )
+    return found
+
+
+def read_categories(gt: Path) -> list[int]:
+    """The category ids of a COCO file, in order; they may have gaps."""
+    return sorted(category["id"] for category in _read_ground_truth(gt)["categories"])
 
 
 def _read_ground_truth(path: Path) -> dict[str, Any]:

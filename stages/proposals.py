@@ -59,7 +59,7 @@ def propose(features_BDHW: Tensor, config: Config, *, bf16_valued: bool = False)
     sim_BNK = similarity_maps(cells_BKD, layout, config.saliency.similarity, bf16_valued=bf16_valued)
     maps_BNK = normalize_maps(sim_BNK, config.normalize.scope, config.normalize.eps)
     found = threshold_maps(maps_BNK, config.threshold.tau, config.threshold.min_cells)
-    order_BN, score_BN = _suppress(found.masks, found.maskness, config)
+    order_BN, score_BN = suppress(found.masks, found.maskness, config)
 
     # masks kept: the best by decayed score; a stable sort makes ties a matter of seed order alone
     ranked = score_BN.sort(dim=1, descending=True, stable=True)
@@ -98,7 +98,7 @@ def _concatenate(parts: list[Proposals]) -> Proposals:
     )
 
 
-def _suppress(masks_BNK: Tensor, maskness_BN: Tensor, config: Config) -> tuple[Tensor, Tensor]:
+def suppress(masks_BNK: Tensor, maskness_BN: Tensor, config: Config) -> tuple[Tensor, Tensor]:
     """NMS over an image's masks: their order by maskness [B, N'] and their scores after NMS [B, N'].
 
     NMS only ever lowers a score, and only by masks of higher maskness: what is below the final cut can

@@ -39,17 +39,25 @@ class ObjectStore:
         self.url = url
         self.backend = backend
         self._root = root
+        self._pid = os.getpid()
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state, _pid=os.getpid())
 
     def get(self, key: str) -> bytes:
         """All bytes of an object. Raises FileNotFoundError."""
         with self._explained():
+            if self._root is not None:
+                # without obstore, whose threads a forked process lacks
+                return self._inside(key).read_bytes()
+            self._check_not_forked()
             return bytes(obstore.get(self.backend, key).bytes())
 
     def open(self, key: str) -> BinaryIO:
         """A seekable file that fetches only the ranges that are read. Raises FileNotFoundError."""
         with self._explained():
             if self._root is not None:
-                return (self._root / key).open("rb")
+                return self._inside(key).open("rb")
             return cast(BinaryIO, _Ranges(obstore.open_reader(self.backend, key)))
 
     def put(self, key: str, data: bytes) -> None:
@@ -126,6 +134,20 @@ class ObjectStore:
     def local_root(self) -> Path | None:
         """The folder on disk, None for a bucket."""
         return self._root
+
+    def _inside(self, key: str) -> Path:
+        """Where an object lies. Raises ValueError for a key that leads out of the folder."""
+        assert self._root is not None
+        if ".." in key.split("/") or key.startswith("/"):
+            raise ValueError(f"{key!r} leads out of the store")
+        return self._root / key
+
+    def _check_not_forked(self) -> None:
+        """Raise UserError where a request would wait for ever."""
+        if os.getpid() != self._pid:
+            raise UserError(
+                f"{self.url} cannot be read in a forked process: give the DataLoader multiprocessing_context='spawn'."
+            )
 
     def _delete(self, keys: Sequence[str]) -> None:
         with self._explained():

@@ -22,14 +22,17 @@ def test_every_module_is_in_the_wheel_and_imports(tmp_path: Path) -> None:
             (copy / name).write_bytes((ROOT / name).read_bytes())
     subprocess.run([*build, "--wheel-dir", str(tmp_path), str(copy)], check=True)
     wheel = next(tmp_path.glob("*.whl"))
-    held = {name for name in zipfile.ZipFile(wheel).namelist() if name.endswith(".py")}
+    held = {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
+    parts = [path for floor in FLOORS for path in (ROOT / floor).rglob("*.*") if "__pycache__" not in path.parts]
     wanted = {
         f"saliency_prompt/{path.relative_to(ROOT).as_posix()}"
-        for path in [ROOT / "__init__.py", ROOT / "version.py", *(p for f in FLOORS for p in (ROOT / f).rglob("*.py"))]
+        for path in [ROOT / "__init__.py", ROOT / "version.py", *parts]
     }
     assert held == wanted
 
-    modules = sorted(n.removesuffix(".py").removesuffix("/__init__").replace("/", ".") for n in wanted)
+    modules = sorted(
+        n.removesuffix(".py").removesuffix("/__init__").replace("/", ".") for n in wanted if n.endswith(".py")
+    )
     site = tmp_path / "site"
     install = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", str(site), str(wheel)]
     subprocess.run(install, check=True)

@@ -1,0 +1,66 @@
+"""`explore`: a local page on which one sees what a seed sees."""
+
+import shlex
+from typing import Annotated
+
+import typer
+
+from ..schemas.errors import UserError
+from ..schemas.load import load_config
+from .options import ConfigFile, Device, Overrides, Preset, Weights, plain_console, with_weights
+
+IMAGES = 200  # of a folder or data set, from the beginning
+
+
+def explore(
+    photos: Annotated[str, typer.Argument(metavar="PHOTO|PHOTOS|DATASET", help="A photograph, many, or a data set.")],
+    weights: Weights = None,
+    preset: Preset = "saliency-prompt",
+    config: ConfigFile = None,
+    set_: Overrides = None,
+    device: Device = "auto",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 8000,
+    host: Annotated[
+        str, typer.Option(help="Who may connect: this machine alone, unless you say otherwise.")
+    ] = "127.0.0.1",
+) -> None:
+    """Open a page where the pointer is a seed: its saliency map, its mask, and what became of it.
+
+    Of a data set, its own configuration and weights are taken.
+    """
+    from itertools import islice
+
+    from ..pipeline.explore.explorer import Explorer
+    from ..pipeline.explore.server import serve
+    from ..pipeline.generate import load
+    from ..pipeline.plan import resolve_config
+    from ..pipeline.sources import open_source
+    from ..schemas.load import parse_config
+    from ..stages.features import resolve_device
+    from ..store.dataset import Dataset
+
+    where = resolve_device(device)
+    overrides = with_weights(set_, weights)
+    try:
+        dataset = Dataset.open(photos)
+    except UserError:
+        refs = list(islice(open_source(photos).refs(), IMAGES))
+        settings = load_config(preset, config, overrides)
+        command = f"saliency-prompt generate {shlex.quote(photos)} --out DATASET --preset {preset}"
+        command += "".join(f" --set {shlex.quote(one)}" for one in overrides) + (
+            f" --config {config}" if config else ""
+        )
+    else:
+        refs = list(
+            islice((ref for shard in range(dataset.card.n_shards) for ref in dataset.read_inputs(shard)), IMAGES)
+        )
+        settings = parse_config(dataset.card.config)
+        command = f"saliency-prompt generate {shlex.quote(dataset.card.source)} --out OTHER"
+        if weights is not None:
+            features = settings.features.model_copy(update={"weights": weights})
+            settings = settings.model_copy(update={"features": features})
+    backbone = load(settings)
+    explorer = Explorer(refs, resolve_config(settings, backbone.arch, where), backbone, where)
+    explorer.analyse(0, explorer.config)  # warm, and trouble is told here
+    console = plain_console(stderr=True)
+    serve(explorer, command, host, port, lambda url: console.print(f"open {url} (Ctrl-C ends it)"))

@@ -1,0 +1,1 @@
+"""Pre-training, fine-tuning and use of query-based models as jobs."""

@@ -1,0 +1,104 @@
+"""The folder of a training run: its card, and the model that its checkpoint holds."""
+
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ...models.backbones import Backbone, build_backbone
+from ...models.instances.host import QueryHost
+from ...models.knet.model import KNet
+from ...schemas.errors import UserError
+from ...schemas.instances import HostConfig, InstanceConfig
+from ...schemas.load import parse_settings
+from ...stages.densecl.checkpoint import newest_checkpoint, read_checkpoint
+from ...stages.instances.module import host_state
+
+CARD = "run.json"
+# Fields that change neither the result nor its meaning.
+_FREE = {("data", "workers"), ("trainer", "log_every"), ("trainer", "checkpoint_every"), ("trainer", "evaluate_every")}
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TrainedModel:
+    """What a run's newest checkpoint holds."""
+
+    host: QueryHost
+    config: InstanceConfig
+    card: dict[str, Any]
+
+
+def build_host(config: HostConfig, backbone: Backbone, num_classes: int, seed: int) -> QueryHost:
+    """The untrained model around a backbone; its fresh parameters come from the seed."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return KNet(
+            backbone,
+            num_classes,
+            num_queries=config.queries,
+            channels=config.channels,
+            stages=config.stages,
+            hidden=config.hidden,
+        )
+
+
+def open_run(out: Path, card: dict[str, Any], *, resume: bool) -> None:
+    """Begin a run in `out`, or check that the one there is the same. Raises UserError if it is not, or unasked."""
+    if newest_checkpoint(out) is not None:
+        if not resume:
+            raise UserError(f"{out} holds a run already: add --resume to go on with it, or give another --out.")
+        before = read_card(out)
+        differing = [key for key in card if key != "config" and before.get(key) != card[key]]
+        old, new = before["config"], card["config"]
+        differing += [
+            f"{section}.{field}"
+            for section, fields in new.items()
+            for field, value in fields.items()
+            if (section, field) not in _FREE and old[section].get(field) != value
+        ]
+        if differing:
+            raise UserError(f"The run in {out} began with another {', '.join(differing)}: undo the change.")
+        return
+    if os.environ.get("RANK", "0") == os.environ.get("LOCAL_RANK", "0") == "0":
+        write_card(out, card)
+
+
+def write_card(out: Path, card: dict[str, Any]) -> None:
+    """Write `run.json`."""
+    out.mkdir(parents=True, exist_ok=True)
+    part = out / f"{CARD}.{os.getpid()}"
+    part.write_text(json.dumps(card, indent=2) + "\n", encoding="utf-8")
+    part.replace(out / CARD)
+
+
+def read_card(run: Path) -> dict[str, Any]:
+    """Read `run.json`; UserError if this is no such run."""
+    try:
+        card: dict[str, Any] = json.loads((run / CARD).read_text(encoding="utf-8"))
+        if card["kind"] in ("pretrain", "finetune"):
+            return card
+    except (OSError, ValueError, KeyError):
+        pass
+    raise UserError(f"{run} holds no run of `pretrain` or `finetune`: give the folder one of them wrote.")
+
+
+def read_state(run: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """A run's card and the tensors of its model."""
+    card = read_card(run)
+    checkpoint = newest_checkpoint(run)
+    if checkpoint is None:
+        raise UserError(f"{run} has no checkpoint yet: train it first.")
+    return card, host_state(read_checkpoint(checkpoint)["state_dict"])
+
+
+def load_model(run: Path) -> TrainedModel:
+    """The model of a run, ready to be used."""
+    card, state = read_state(run)
+    config = parse_settings(InstanceConfig, card["config"])
+    host = build_host(config.model, build_backbone(card["arch"]), card["num_classes"], 0)
+    host.load_state_dict(state)
+    return TrainedModel(host.eval(), config, card)

@@ -1,0 +1,1 @@
+"""A data set as pages that a person wants to open."""

@@ -1,0 +1,1 @@
+"""Training with instances, pseudo or annotated: reading, augmentation, matching, losses, inference."""

@@ -1,0 +1,119 @@
+"""COCO annotations as training samples, with the traps of such files named or survived."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from pycocotools import mask as coco_mask
+from torch.utils.data import Dataset
+
+from ...schemas.errors import UserError
+from ...schemas.records import ImageRef
+from ..evaluate import Annotated, read_annotations, read_categories
+from .samples import Sample, decode_masks, load_pixels, make_sample
+
+
+@dataclass(frozen=True, slots=True)
+class Labelled:
+    """One annotated image; labels count from 0 in the order of category ids."""
+
+    file_name: str
+    image_id: int
+    annotated: Annotated
+    labels: list[int]
+
+
+class CocoInstances(Dataset[Sample]):
+    """Images of a folder with the objects of a COCO file, but crowds and objects without area.
+
+    `categories` are its category ids: label i is categories[i]. `indices` choose among its list of images. With
+    `empty` false images without an object are left out.
+    """
+
+    def __init__(
+        self,
+        folder: str,
+        gt: str,
+        *,
+        size: tuple[int, int],
+        indices: Sequence[int] | None = None,
+        empty: bool = False,
+        max_pixels: int = 100_000_000,
+    ) -> None:
+        found = read_annotations(Path(gt))
+        self.categories = read_categories(Path(gt))
+        place = {category: label for label, category in enumerate(self.categories)}
+        names = list(found)
+        if indices is not None:
+            if bad := [i for i in indices if not 0 <= i < len(names)]:
+                raise UserError(f"{gt} lists {len(names)} images, and the subset names number {bad[0]}: give its list.")
+            names = [names[i] for i in indices]
+        self._items = []
+        for name in names:
+            one = found[name]
+            areas = coco_mask.area(one.masks) if one.masks else np.empty(0)
+            keep = np.flatnonzero(areas > 0)
+            one = Annotated(
+                one.height,
+                one.width,
+                [one.masks[i] for i in keep],
+                [one.labels[i] for i in keep],
+                one.image_id,
+                [one.category_ids[i] for i in keep],
+            )
+            if len(keep) or empty:
+                self._items.append(Labelled(name, one.image_id, one, [place[c] for c in one.category_ids]))
+        if not self._items:
+            raise UserError(f"No image of {gt} has an object to train on: give a file with annotations.")
+        self._folder, self._size, self._max_pixels = folder.rstrip("/"), size, max_pixels
+        self._refs = self.refs()
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    @property
+    def image_ids(self) -> list[int]:
+        """Ids of the images, in order."""
+        return [item.image_id for item in self._items]
+
+    def refs(self) -> list[ImageRef]:
+        """Where the images are, in order."""
+        return [
+            ImageRef(
+                item.image_id,
+                item.file_name,
+                f"{self._folder}/{item.file_name}",
+                width=item.annotated.width,
+                height=item.annotated.height,
+            )
+            for item in self._items
+        ]
+
+    def __getitem__(self, index: int) -> Sample:
+        item, one = self._items[index], self._items[index].annotated
+        pixels, stored = load_pixels(self._refs[index], self._size, self._max_pixels)
+        about: dict[str, Any] = {"image_id": item.image_id, "file_name": item.file_name, "stored": stored}
+        return make_sample(pixels, decode_masks(one.masks, *pixels.shape[:2]), item.labels, about)
+
+
+def choose_subset(count: int, percent: float, seed: int = 1) -> list[int]:
+    """floor(count * percent / 100) indices without replacement, sorted; numpy's generator of this seed."""
+    size = int(count * percent / 100)
+    if size < 1:
+        raise UserError(f"{percent:g} % of {count} images is none: raise --fraction.")
+    return sorted(np.random.default_rng(seed).choice(count, size, replace=False).tolist())
+
+
+def read_subset(path: Path, percent: float, seed: str = "1") -> list[int]:
+    """A list of indices from a file percent -> seed -> list, as COCO_supervision.txt has it."""
+    try:
+        table = json.loads(path.read_text(encoding="utf-8"))
+        by_percent = {float(key): lists for key, lists in table.items()}
+        return sorted(int(i) for i in by_percent[percent][seed])
+    except (OSError, ValueError, AttributeError, TypeError):
+        raise UserError(f"{path} is no list of subsets: give JSON of percent -> seed -> indices.") from None
+    except KeyError:
+        raise UserError(f"{path} has no list of {percent:g} % under seed {seed}: choose another --fraction.") from None

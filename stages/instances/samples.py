@@ -1,0 +1,178 @@
+"""One training sample, from whatever it came, and batches of them.
+
+Shape legend: B images, M objects, D channels of stored vectors, H W pixels.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+import torch
+import torch.nn.functional as F
+from pycocotools import mask as coco_mask
+from torch import Tensor
+from torchvision import tv_tensors
+
+from ...schemas.config import DecodeConfig
+from ...schemas.errors import UserError
+from ...schemas.records import ImageRef
+from ..decode import decode_image
+from ..header import parse_header
+from ..read import BadImage, read_image_bytes
+
+PAD = 32  # images of a batch are padded to a multiple of so many pixels
+
+
+class SampleError(UserError):
+    """A sample that cannot be used: its image is gone, was changed, or cannot be decoded. Others can."""
+
+
+Target = dict[str, Any]
+Sample = tuple[tv_tensors.Image, Target]
+
+
+def load_pixels(
+    ref: ImageRef, size: tuple[int, int] | None, max_pixels: int, sha256: str | None = None
+) -> tuple[npt.NDArray[np.uint8], tuple[int, int]]:
+    """RGB uint8 [h, w, 3], resized to `size` (short side, at most long side) or as stored; and its stored size.
+
+    Raises SampleError if the image is gone, its size is not the ref's, or (if given) its digest is another.
+    """
+    short, long = size or (32, 32)
+    decode = DecodeConfig(short_side=short, long_side=long, max_pixels=max_pixels)
+    try:
+        data = read_image_bytes(ref, decode.max_bytes)
+        if size is None:
+            header = parse_header(data)
+            sides = sorted((header.height, header.width))
+            decode = decode.model_copy(update={"short_side": sides[0], "long_side": sides[1]})
+        image = decode_image(data, ref, decode)
+    except BadImage as trouble:
+        raise SampleError(f"{ref.file_name} cannot be used ({trouble}): restore it, or make the labels anew.") from None
+    if sha256 is not None and image.sha256 != sha256:
+        raise SampleError(f"{ref.file_name} was changed since its labels were made: restore it, or make them anew.")
+    return image.pixels, (image.height, image.width)
+
+
+def decode_masks(rles: Sequence[dict[str, Any]], height: int, width: int) -> npt.NDArray[np.uint8]:
+    """Masks at the size of the image in hand: uint8 [M, height, width] of 0 and 1."""
+    masks = np.zeros((len(rles), height, width), np.uint8)
+    for place, rle in enumerate(rles):
+        full = coco_mask.decode(rle)
+        masks[place] = full if full.shape == (height, width) else _shrink(full, height, width)
+    return masks
+
+
+def _shrink(mask: npt.NDArray[np.uint8], height: int, width: int) -> npt.NDArray[np.uint8]:
+    """Pixels of which at least half is in the mask."""
+    share = cv2.resize(mask * np.uint8(255), (width, height), interpolation=cv2.INTER_AREA)
+    return (share > 127).astype(np.uint8)
+
+
+def tight_boxes(masks_MHW: Tensor) -> Tensor:
+    """XYXY boxes with exclusive ends: float32 [M, 4]; zeros for an empty mask."""
+    boxes = torch.zeros((len(masks_MHW), 4))
+    rows, columns = masks_MHW.any(2), masks_MHW.any(1)
+    for place in range(len(masks_MHW)):
+        y, x = rows[place].nonzero().flatten(), columns[place].nonzero().flatten()
+        if len(x):
+            boxes[place] = torch.tensor([x[0], y[0], x[-1] + 1, y[-1] + 1], dtype=torch.float32)
+    return boxes
+
+
+def make_sample(
+    pixels_hw3: npt.NDArray[np.uint8],
+    masks_Mhw: npt.NDArray[np.uint8],
+    labels: Sequence[int],
+    about: Target,
+    vectors: dict[str, Tensor] | None = None,
+    scores: Sequence[float] | None = None,
+) -> Sample:
+    """An image and its target as tv_tensors, which torchvision's transforms move together."""
+    image = tv_tensors.Image(torch.from_numpy(pixels_hw3).permute(2, 0, 1))
+    masks = torch.from_numpy(masks_Mhw)
+    size = (pixels_hw3.shape[0], pixels_hw3.shape[1])
+    target = {
+        "masks": tv_tensors.Mask(masks),
+        "boxes": tv_tensors.BoundingBoxes(tight_boxes(masks), format="XYXY", canvas_size=size),
+        "labels": torch.tensor(labels, dtype=torch.int64),
+        "scores": torch.tensor([1.0] * len(labels) if scores is None else scores, dtype=torch.float32),
+        "vectors": vectors or {},
+        **about,
+    }
+    return image, target
+
+
+def after_transforms(sample: Sample) -> Sample:
+    """Boxes from the masks as they are now, and without objects that left the image."""
+    image, target = sample
+    masks = torch.as_tensor(target["masks"])
+    keep = (masks != 0).flatten(1).any(1) if len(masks) else torch.zeros(0, dtype=torch.bool)
+    masks = masks[keep]
+    size = (image.shape[-2], image.shape[-1])
+    return image, {
+        **target,
+        "masks": tv_tensors.Mask(masks),
+        "boxes": tv_tensors.BoundingBoxes(tight_boxes(masks), format="XYXY", canvas_size=size),
+        "labels": target["labels"][keep],
+        "scores": target["scores"][keep],
+        "vectors": {name: vectors[keep] for name, vectors in target["vectors"].items()},
+    }
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Batch:
+    """images uint8 [B, 3, H, W], padded at the right and bottom to a multiple of 32; of each image its objects.
+
+    masks uint8 [M, H, W], labels [M], boxes XYXY [M, 4], seeds [M, D] (D = 0 where none are stored); `resized` and
+    `stored` are (height, width) before padding and in the file.
+    """
+
+    images: Tensor
+    masks: list[Tensor]
+    labels: list[Tensor]
+    boxes: list[Tensor]
+    seeds: list[Tensor]
+    resized: list[tuple[int, int]]
+    stored: list[tuple[int, int]]
+    image_ids: list[int]
+    skipped: list[str]
+
+    def to(self, device: torch.device) -> "Batch":
+        """On a device."""
+
+        def move(value: Any) -> Any:
+            if isinstance(value, Tensor):
+                return value.to(device, non_blocking=True)
+            return [move(one) for one in value] if isinstance(value, list) else value
+
+        return replace(self, **{field.name: move(getattr(self, field.name)) for field in fields(self)})
+
+    def pin_memory(self) -> "Batch":
+        """For copies that don't wait; called by the loader."""
+        return replace(self, images=self.images.pin_memory(), masks=[mask.pin_memory() for mask in self.masks])
+
+
+def collate(samples: Sequence[Sample]) -> Batch:
+    """Pad and stack."""
+    height = -(-max(image.shape[-2] for image, _ in samples) // PAD) * PAD
+    width = -(-max(image.shape[-1] for image, _ in samples) // PAD) * PAD
+
+    def pad(tensor: Tensor) -> Tensor:
+        return F.pad(torch.as_tensor(tensor), (0, width - tensor.shape[-1], 0, height - tensor.shape[-2]))
+
+    targets = [target for _, target in samples]
+    return Batch(
+        images=torch.stack([pad(image) for image, _ in samples]),
+        masks=[pad(target["masks"]) for target in targets],
+        labels=[target["labels"] for target in targets],
+        boxes=[torch.as_tensor(target["boxes"]) for target in targets],
+        seeds=[target["vectors"].get("seed", torch.zeros(len(target["labels"]), 0)) for target in targets],
+        resized=[(image.shape[-2], image.shape[-1]) for image, _ in samples],
+        stored=[target["stored"] for target in targets],
+        image_ids=[target["image_id"] for target in targets],
+        skipped=[trouble for target in targets for trouble in target.get("skipped", ())],
+    )
