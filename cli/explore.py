@@ -47,9 +47,9 @@ def explore(
         refs = list(islice(open_source(photos).refs(), IMAGES))
         settings = load_config(preset, config, overrides)
         command = f"saliency-prompt generate {shlex.quote(photos)} --out DATASET --preset {preset}"
-        command += "".join(f" --set {shlex.quote(one)}" for one in overrides) + (
-            f" --config {config}" if config else ""
-        )
+        command += f" --weights {shlex.quote(weights)}" if weights else ""
+        command += f" --config {shlex.quote(config)}" if config else ""
+        command += "".join(f" --set {shlex.quote(one)}" for one in set_ or [])
     else:
         refs = list(
             islice((ref for shard in range(dataset.card.n_shards) for ref in dataset.read_inputs(shard)), IMAGES)

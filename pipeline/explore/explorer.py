@@ -145,23 +145,21 @@ class Explorer:
         }
 
     def _fate(self, analysis: Analysis, seed: int) -> dict[str, Any]:
-        """What became of a seed's mask: which survivor shows the same thing, or why there is no mask."""
+        """What became of a seed's mask, and which survivor overlaps it most (`rank`, `iou`)."""
         if seed in analysis.survivor_seeds:
             return {"kind": "survivor", "rank": analysis.survivor_seeds.index(seed)}
-        if float(analysis.maskness[seed]) == 0:
+        maskness, filters = float(analysis.maskness[seed]), analysis.config.filters
+        if maskness == 0:
             return {"kind": "no mask"}
-        if not analysis.survivor_seeds:
-            return {"kind": "filtered"}
-        mask_K = analysis.maps[seed] >= analysis.config.threshold.tau
-        inter_M = (analysis.survivor_masks & mask_K).sum(1)
-        iou_M = inter_M / (analysis.survivor_masks | mask_K).sum(1).clamp_min(1)
-        best = int(iou_M.argmax())
-        kind = (
-            "swallowed"
-            if float(iou_M[best]) > 0 and float(analysis.score[seed]) < float(analysis.maskness[seed]) - 1e-6
-            else "filtered"
-        )
-        return {"kind": kind, "rank": best, "iou": round(float(iou_M[best]), 3)}
+        low = not filters.keep_best and maskness < (filters.min_score or 0.0)
+        decayed = float(analysis.score[seed]) < maskness - 1e-6
+        fate: dict[str, Any] = {"kind": "low" if low else "swallowed" if decayed else "filtered"}
+        if analysis.survivor_seeds:
+            mask_K = analysis.maps[seed] >= analysis.config.threshold.tau
+            inter_M = (analysis.survivor_masks & mask_K).sum(1)
+            iou_M = inter_M / (analysis.survivor_masks | mask_K).sum(1).clamp_min(1)
+            fate |= {"rank": int(iou_M.argmax()), "iou": round(float(iou_M.max()), 3)}
+        return fate
 
     def _analyse(self, place: int, config: Config) -> Analysis:
         start = time.perf_counter()

@@ -79,7 +79,7 @@ def test_filters_filter_and_sorts_sort(visit: Visit, reports: Path) -> None:
     assert cards(page) == 0
     page.fill("#least", "0")
     page.select_option("#sort", "n")
-    counts = [int(text.split(" masks")[0].split("\n")[-1]) for text in page.locator("#grid .text").all_inner_texts()]
+    counts = [int(text.split(" mask")[0].split("\n")[-1]) for text in page.locator("#grid .text").all_inner_texts()]
     assert counts == sorted(counts, reverse=True)
 
 

@@ -75,14 +75,17 @@ function tell(answer) {
   const [x, y, width, height] = answer.box;
   for (const [key, value] of Object.entries({ x, y, width, height })) layer.cell.setAttribute(key, value);
   const fate = answer.fate;
-  for (const path of layer.survivors.children) path.classList.toggle("told", Number(path.dataset.rank) === fate.rank);
+  const told = fate.kind === "survivor" || fate.iou > 0 ? fate.rank : null;
+  for (const path of layer.survivors.children) path.classList.toggle("told", Number(path.dataset.rank) === told);
   const words = {
     survivor: `It is survivor ${fate.rank}.`,
-    swallowed: `NMS: survivor ${fate.rank} shows the same thing (IoU ${fate.iou}).`,
-    filtered: "NMS left it, but it is below the final score, beyond the number of masks, or filtered by its place.",
+    low: "Its maskness is below the score that the end demands: it is left out before NMS.",
+    swallowed: "NMS lowered its score, since better masks overlap it.",
+    filtered: "NMS left it, but it is beyond the number of masks, or filtered by its place or size.",
     "no mask": "Too few cells are above the threshold: no mask.",
   };
-  $("seed").textContent = `Cell ${answer.cell.join(", ")}: ${answer.cells} cells above the threshold, maskness ${answer.maskness.toFixed(3)}, after NMS ${answer.score.toFixed(3)}. ${words[fate.kind]}`;
+  const nearest = fate.iou > 0 ? ` Survivor ${fate.rank} shows most of it (IoU ${fate.iou}).` : "";
+  $("seed").textContent = `Cell ${answer.cell.join(", ")}: ${answer.cells} cells above the threshold, maskness ${answer.maskness.toFixed(3)}, after NMS ${answer.score.toFixed(3)}. ${words[fate.kind]}${nearest}`;
   $("seed").dataset.seed = answer.seed;
 }
 
@@ -97,8 +100,9 @@ function values() {
 }
 
 function point(event) {
-  const box = $("picture").getBoundingClientRect();
-  place = [(event.clientX - box.left) / box.width, (event.clientY - box.top) / box.height].map((v) => Math.min(Math.max(v, 0), 0.99999));
+  if (!state) return;
+  const inside = new DOMPoint(event.clientX, event.clientY).matrixTransform($("picture").getScreenCTM().inverse());
+  place = [inside.x / state.width, inside.y / state.height].map((v) => Math.min(Math.max(v, 0), 0.99999));
   ask().catch(() => {});
 }
 

@@ -95,7 +95,7 @@ function sides(image, detail) {
 }
 
 function summary(image) {
-  const parts = [image.status === "ok" ? `${image.n} masks, best ${image.score.toFixed(2)}` : image.status];
+  const parts = [image.status === "ok" ? `${image.n} mask${image.n === 1 ? "" : "s"}, best ${image.score.toFixed(2)}` : image.status];
   if (image.changed !== null) parts.push(`change ${image.changed.toFixed(2)}`);
   if (image.missed !== null) parts.push(`${image.missed} missed`);
   return parts.join(" · ");
