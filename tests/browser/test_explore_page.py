@@ -147,3 +147,23 @@ def test_it_ends_on_a_signal(photo: Path) -> None:
         process.terminate()
         process.wait(20)
         assert time.monotonic() - start < 20
+
+
+def test_a_data_set_is_explored_as_it_was_made(photo: Path, tmp_path: Path) -> None:
+    program = [sys.executable, "-c", "from saliency_prompt.cli.app import main; main()"]
+    sizes = ["--set", "decode.short_side=320", "--set", "threshold.tau=0.6"]
+    job = ["generate", str(photo), "--out", str(tmp_path / "data"), "--weights", "lab-color", *sizes]
+    subprocess.run([*program, *job], check=True, capture_output=True)
+    command = [*program, "explore", str(tmp_path / "data"), "--port", "0"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        address = process.stderr.readline().split()[1]
+        about, state = answer(address, "about"), answer(address, "state")
+        process.terminate()
+    assert about["images"] == [photo.name]
+    assert (about["tau"], about["short"]) == (0.6, 320)
+    from saliency_prompt.store.dataset import Dataset
+
+    dataset = Dataset.open(str(tmp_path / "data"))
+    masks = dataset.read_masks(next(iter(dataset.commits())))
+    assert [one["score"] for one in state["survivors"]] == pytest.approx(masks["score"].to_pylist(), abs=2e-4)
