@@ -99,6 +99,7 @@ def serve(explorer: Explorer, command: str, host: str, port: int, started: Calla
         place.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             place.bind((host, port))
+            place.listen()  # before the address is told: who comes early waits
         except OSError as error:
             raise UserError(f"Port {port} of {host} cannot be had ({error.strerror}): give another --port.") from None
         port = place.getsockname()[1]

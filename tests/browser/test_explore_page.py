@@ -8,6 +8,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -36,11 +37,21 @@ def photo(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def address(photo: Path) -> Iterator[str]:
     command = [sys.executable, "-c", "from saliency_prompt.cli.app import main; main()", "explore", str(photo)]
-    command += ["--weights", "lab-color", "--port", "0"]
+    with running([*command, "--weights", "lab-color", "--port", "0"]) as url:
+        yield url
+
+
+@contextmanager
+def running(command: list[str]) -> Iterator[str]:
+    """The address of an explorer that ends with the block."""
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
-        assert process.stderr is not None
-        yield process.stderr.readline().split()[1]
-        process.terminate()
+        try:
+            assert process.stderr is not None
+            line = process.stderr.readline()
+            assert line.startswith("open http"), line + process.stderr.read()
+            yield line.split()[1]
+        finally:
+            process.terminate()
 
 
 def answer(address: str, path: str) -> Any:
@@ -155,11 +166,8 @@ def test_a_data_set_is_explored_as_it_was_made(photo: Path, tmp_path: Path) -> N
     job = ["generate", str(photo), "--out", str(tmp_path / "data"), "--weights", "lab-color", *sizes]
     subprocess.run([*program, *job], check=True, capture_output=True)
     command = [*program, "explore", str(tmp_path / "data"), "--port", "0"]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
-        assert process.stderr is not None
-        address = process.stderr.readline().split()[1]
+    with running(command) as address:
         about, state = answer(address, "about"), answer(address, "state")
-        process.terminate()
     assert about["images"] == [photo.name]
     assert (about["tau"], about["short"]) == (0.6, 320)
     from saliency_prompt.store.dataset import Dataset
