@@ -1,5 +1,6 @@
 """Training by Ray Train: two processes on two nodes, one of which is killed."""
 
+import math
 import os
 import signal
 import threading
@@ -10,11 +11,13 @@ import pytest
 import torch
 
 from saliency_prompt.cluster.densecl import densecl_on_ray
+from saliency_prompt.cluster.instances import train_instances_on_ray
 from saliency_prompt.pipeline.densecl.run import run_densecl
 from saliency_prompt.pipeline.sources import open_source
 from saliency_prompt.schemas.cluster import Workers
 from saliency_prompt.schemas.densecl import load_densecl_config
 from saliency_prompt.schemas.errors import UserError
+from saliency_prompt.schemas.instances import PRETRAIN_PRESETS, load_instance_config
 from saliency_prompt.stages.densecl.checkpoint import read_card, read_checkpoint
 from saliency_prompt.stages.densecl.train import Outcome, Progress
 
@@ -93,3 +96,26 @@ def test_a_stop_reaches_the_group(two_nodes: Any, photos: Path, tmp_path: Path) 
     assert not outcome.finished
     assert outcome.checkpoint.is_file()
     assert not list((tmp_path / "run").glob("stop"))
+
+
+def test_a_group_pretrains(two_nodes: Any, world: Any, photos: Path, tmp_path: Path) -> None:
+    dataset, _ = world.run(photos, "data", "filters.min_score=0.0")
+    small = ["data.short_side=64", "data.long_side=96", "data.workers=0", "model.queries=8", "model.channels=32"]
+    loop = ["trainer.max_epochs=1", "trainer.log_every=1", "trainer.precision=fp32", "data.batch_size=4"]
+    config = load_instance_config(PRETRAIN_PRESETS, "tiny", overrides=[*small, *loop])
+    arguments = {"url": dataset.url, "images": None, "weights": "random", "config": config, "out": tmp_path / "run"}
+    workers = Workers(min_workers=2, max_workers=2, gpus_per_worker=0, cpus_per_worker=1)
+    told: list[float] = []
+    outcome = train_instances_on_ray(
+        "pretrain",
+        arguments,
+        address="auto",
+        workers=workers,
+        resume=False,
+        stop=threading.Event(),
+        report=lambda progress: told.append(progress.values["loss"]),
+    )
+    assert outcome.finished
+    assert outcome.step == 5
+    assert told
+    assert all(math.isfinite(loss) for loss in told)
