@@ -5,10 +5,11 @@ from collections.abc import Callable
 from pathlib import Path
 from threading import Event
 
-from ..pipeline.densecl.run import check_new, run_densecl
+from ..pipeline.densecl.run import run_densecl
 from ..pipeline.sources import open_source
 from ..schemas.cluster import Workers
 from ..schemas.densecl import DenseCLConfig
+from ..stages.densecl.checkpoint import check_new
 from ..stages.densecl.train import Outcome, Progress
 from .train import Member, train_on_ray
 

@@ -8,8 +8,7 @@ from typing import Any
 
 from ..pipeline.instances import jobs
 from ..schemas.cluster import Workers
-from ..schemas.errors import UserError
-from ..stages.densecl.checkpoint import newest_checkpoint
+from ..stages.densecl.checkpoint import check_new
 from ..stages.instances.train import Progress
 from .train import Member, train_on_ray
 
@@ -29,8 +28,7 @@ def train_instances_on_ray(
 ) -> Any:
     """`pretrain` or `finetune` in `workers.min_workers` processes; every node must see all paths."""
     out: Path = arguments["out"].absolute()
-    if newest_checkpoint(out) is not None and not resume:
-        raise UserError(f"{out} holds a run already: add --resume to go on with it, or give another --out.")
+    check_new(out, resume=resume)
     paths = {
         name: str(Path(value).absolute())
         for name in _PATHS

@@ -158,8 +158,11 @@ class Annotated:
     category_ids: list[int]
 
 
-def read_annotations(gt: Path) -> dict[str, Annotated]:
-    """The images of a COCO file by file name. Raises UserError if it cannot be used."""
+def read_annotations(gt: Path) -> tuple[dict[str, Annotated], list[int]]:
+    """The images of a COCO file by file name, and its category ids in order, which may have gaps.
+
+    Raises UserError if it cannot be used.
+    """
     truth = _read_ground_truth(gt)
     names = {category["id"]: str(category.get("name", category["id"])) for category in truth["categories"]}
     coco = _coco({**truth, "annotations": _truth_annotations(truth, "segm", gt)})
@@ -174,12 +177,7 @@ def read_annotations(gt: Path) -> dict[str, Annotated]:
             image["id"],
             [one["category_id"] for one in objects],
         )
-    return found
-
-
-def read_categories(gt: Path) -> list[int]:
-    """The category ids of a COCO file, in order; they may have gaps."""
-    return sorted(category["id"] for category in _read_ground_truth(gt)["categories"])
+    return found, sorted(names)
 
 
 def _read_ground_truth(path: Path) -> dict[str, Any]:

@@ -58,6 +58,7 @@ class ObjectStore:
         with self._explained():
             if self._root is not None:
                 return self._inside(key).open("rb")
+            self._check_not_forked()
             return cast(BinaryIO, _Ranges(obstore.open_reader(self.backend, key)))
 
     def put(self, key: str, data: bytes) -> None:

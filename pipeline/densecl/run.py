@@ -13,8 +13,7 @@ from typing import Any
 import torch
 
 from ...schemas.densecl import DenseCLConfig
-from ...schemas.errors import UserError
-from ...stages.densecl.checkpoint import CARD, check_same, newest_checkpoint, read_card, read_skipped, write_card
+from ...stages.densecl.checkpoint import CARD, check_new, check_same, read_card, read_skipped, write_card
 from ...stages.densecl.train import Outcome, Progress, schedule, train
 from ...stages.features import resolve_precision
 from ...version import __version__
@@ -94,12 +93,6 @@ def run_densecl(
         card["skipped"] = len(read_skipped(out))
         if first:
             write_card(out, card)
-
-
-def check_new(out: Path, *, resume: bool) -> None:
-    """Raise UserError if `out` holds a run and `resume` was not said."""
-    if not resume and newest_checkpoint(out) is not None:
-        raise UserError(f"{out} holds a run already: add --resume to go on with it, or give another --out.")
 
 
 def _cpu_name() -> str:

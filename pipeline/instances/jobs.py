@@ -12,7 +12,7 @@ from ...schemas.errors import UserError
 from ...schemas.instances import InstanceConfig
 from ...stages.backbone import LoadedBackbone, load_backbone
 from ...stages.features import resolve_precision
-from ...stages.instances.labelled import CocoInstances, choose_subset
+from ...stages.instances.labelled import CocoInstances
 from ...stages.instances.module import InstanceTraining, transfer
 from ...stages.instances.reader import PseudoLabelDataset
 from ...stages.instances.train import Outcome, Progress, epoch_steps, train
@@ -97,10 +97,7 @@ def finetune(
     classes begin anew. `percent` of the images are drawn with seed 1, unless `indices` names them.
     """
     size = (config.data.short_side, config.data.long_side)
-    data = CocoInstances(images, gt, size=size, max_pixels=config.data.max_pixels, indices=indices)
-    if indices is None and percent < 100:
-        chosen = choose_subset(count_images(gt), percent)
-        data = CocoInstances(images, gt, size=size, max_pixels=config.data.max_pixels, indices=chosen)
+    data = CocoInstances(images, gt, size=size, max_pixels=config.data.max_pixels, indices=indices, percent=percent)
     config = _resolved(config, loop.device)
     pretrained = Path(start).is_dir()
     if pretrained:
@@ -135,13 +132,6 @@ def finetune(
 
     outcome = _train(module, data, out, loop, judge if val_images and val_gt else None)
     return Finetuned(outcome, transferred, fresh)
-
-
-def count_images(gt: str) -> int:
-    """Images that a COCO file lists."""
-    from ...stages.evaluate import read_annotations
-
-    return len(read_annotations(Path(gt)))
 
 
 def _train(

@@ -15,7 +15,7 @@ from ...models.knet.model import KNet
 from ...schemas.errors import UserError
 from ...schemas.instances import HostConfig, InstanceConfig
 from ...schemas.load import parse_settings
-from ...stages.densecl.checkpoint import newest_checkpoint, read_checkpoint
+from ...stages.densecl.checkpoint import check_new, newest_checkpoint, read_checkpoint
 from ...stages.instances.module import host_state
 
 CARD = "run.json"
@@ -48,9 +48,8 @@ def build_host(config: HostConfig, backbone: Backbone, num_classes: int, seed: i
 
 def open_run(out: Path, card: dict[str, Any], *, resume: bool) -> None:
     """Begin a run in `out`, or check that the one there is the same. Raises UserError if it is not, or unasked."""
+    check_new(out, resume=resume)
     if newest_checkpoint(out) is not None:
-        if not resume:
-            raise UserError(f"{out} holds a run already: add --resume to go on with it, or give another --out.")
         before = read_card(out)
         differing = [key for key in card if key != "config" and before.get(key) != card[key]]
         old, new = before["config"], card["config"]

@@ -18,7 +18,7 @@ def truth_of(samples: Sequence[Sampled], gt: Path) -> list[list[dict[str, Any]] 
 
     None for images that the file lacks, or has in another size.
     """
-    by_name = read_annotations(gt)
+    by_name, _ = read_annotations(gt)
     found: list[list[dict[str, Any]] | None] = []
     for sampled in samples:
         row = sampled.row

@@ -33,6 +33,12 @@ def newest_checkpoint(run: Path) -> Path | None:
     return next((path for name in (LAST, PREVIOUS) if (path := run / name).is_file()), None)
 
 
+def check_new(out: Path, *, resume: bool) -> None:
+    """Raise UserError if `out` holds a run and `resume` was not said."""
+    if not resume and newest_checkpoint(out) is not None:
+        raise UserError(f"{out} holds a run already: add --resume to go on with it, or give another --out.")
+
+
 def read_checkpoint(path: Path) -> dict[str, Any]:
     """The tensors and numbers of a checkpoint, on the CPU. Raises UserError for a file that is none."""
     try:

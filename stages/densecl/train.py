@@ -10,14 +10,13 @@ from typing import Any
 
 import lightning
 import torch
-from lightning.pytorch.loggers import TensorBoardLogger
 
 from ...schemas.densecl import DenseCLConfig
 from ...schemas.errors import UserError
 from ...schemas.records import ImageRef
 from ..backbone import load_backbone
 from ..features import resolve_precision
-from ..loop import PRECISIONS, find_processes, quiet
+from ..loop import find_processes, make_trainer, out_of_memory, quiet
 from .checkpoint import append_curves, append_skipped, newest_checkpoint, read_checkpoint, read_skipped, save_checkpoint
 from .diagnostics import is_finite, queue_health
 from .module import DenseCLTraining, build_model
@@ -122,25 +121,12 @@ def train(
         loop = _Loop(refs, run, plan, content, last, stop or threading.Event(), report)
         with quiet():
             precision = resolve_precision(config.train.precision, config.model.arch, device)
-            trainer = lightning.Trainer(
-                precision=PRECISIONS[precision],  # type: ignore[arg-type]
-                accumulate_grad_batches=plan.accumulate,
-                max_epochs=1,  # lightning's epoch is this call: ours are the sampler's, so that any step can be resumed
-                logger=TensorBoardLogger(run, name="", version="curves"),
-                callbacks=[loop],
-                enable_checkpointing=False,
-                enable_progress_bar=False,
-                enable_model_summary=False,
-                use_distributed_sampler=False,
-                log_every_n_steps=1,
-                **(trainer_options or find_processes(device, processes)),
-            )
+            where = trainer_options or find_processes(device, processes)
+            trainer = make_trainer(run, loop, precision, where, accumulate_grad_batches=plan.accumulate)
             try:
                 trainer.fit(module)
             except (torch.OutOfMemoryError, RuntimeError) as error:
                 raise _explain(error, config) or error from None
-        if loop.trouble is not None:
-            raise loop.trouble
     step = module.optimizer_step_index
     return Outcome(step, step == plan.total_steps, run / "last.ckpt", len(read_skipped(run)))
 
@@ -158,7 +144,6 @@ class _Loop(lightning.Callback):
         stop: threading.Event,
         report: Callable[[Progress], None],
     ) -> None:
-        self.trouble: UserError | None = None
         self._names = [ref.file_name for ref in refs]
         self._refs, self._run, self._plan, self._content, self._last = refs, run, plan, content, last
         self._stop, self._report = stop, report
@@ -292,8 +277,7 @@ def _initial_state(config: DenseCLConfig) -> dict[str, torch.Tensor] | None:
 
 
 def _explain(error: Exception, config: DenseCLConfig) -> UserError | None:
-    text = str(error)
-    if not isinstance(error, torch.OutOfMemoryError) and "can't allocate memory" not in text:
+    if not out_of_memory(error):
         return None
     parts = config.optim.accumulate * 2
     return UserError(

@@ -12,7 +12,7 @@ from torch.utils.data import Dataset
 
 from ...schemas.errors import UserError
 from ...schemas.records import ImageRef
-from ..evaluate import Annotated, read_annotations, read_categories
+from ..evaluate import Annotated, read_annotations
 from .samples import Sample, decode_masks, load_pixels, make_sample
 
 
@@ -29,8 +29,8 @@ class Labelled:
 class CocoInstances(Dataset[Sample]):
     """Images of a folder with the objects of a COCO file, but crowds and objects without area.
 
-    `categories` are its category ids: label i is categories[i]. `indices` choose among its list of images. With
-    `empty` false images without an object are left out.
+    `categories` are its category ids: label i is categories[i]. `indices` choose among its list of images,
+    else so many `percent` of it are drawn. With `empty` false images without an object are left out.
     """
 
     def __init__(
@@ -40,13 +40,15 @@ class CocoInstances(Dataset[Sample]):
         *,
         size: tuple[int, int],
         indices: Sequence[int] | None = None,
+        percent: float = 100.0,
         empty: bool = False,
         max_pixels: int = 100_000_000,
     ) -> None:
-        found = read_annotations(Path(gt))
-        self.categories = read_categories(Path(gt))
+        found, self.categories = read_annotations(Path(gt))
         place = {category: label for label, category in enumerate(self.categories)}
         names = list(found)
+        if indices is None and percent < 100:
+            indices = choose_subset(len(names), percent)
         if indices is not None:
             if bad := [i for i in indices if not 0 <= i < len(names)]:
                 raise UserError(f"{gt} lists {len(names)} images, and the subset names number {bad[0]}: give its list.")

@@ -11,7 +11,6 @@ from typing import Any
 import lightning
 import numpy as np
 import torch
-from lightning.pytorch.loggers import TensorBoardLogger
 from torch.utils.data import DataLoader, Dataset
 
 from ...schemas.errors import UserError
@@ -19,7 +18,7 @@ from ...schemas.instances import InstanceConfig
 from ..densecl.checkpoint import append_curves, newest_checkpoint, read_checkpoint, save_checkpoint
 from ..densecl.diagnostics import is_finite
 from ..features import resolve_precision
-from ..loop import PRECISIONS, find_processes, quiet
+from ..loop import find_processes, make_trainer, out_of_memory, quiet
 from .augment import Augmented, build_transforms
 from .module import InstanceTraining
 from .samples import Sample, collate
@@ -119,30 +118,17 @@ def train(
     if first < last:
         with quiet():
             precision = resolve_precision(config.trainer.precision, "", device)
-            trainer = lightning.Trainer(
-                precision=PRECISIONS[precision],  # type: ignore[arg-type]
-                max_epochs=1,  # lightning's epoch is this call: ours are counted in steps, so that any can be resumed
-                gradient_clip_val=config.trainer.clip or None,
-                logger=TensorBoardLogger(run, name="", version="curves"),
-                callbacks=[loop],
-                enable_checkpointing=False,
-                enable_progress_bar=False,
-                enable_model_summary=False,
-                use_distributed_sampler=False,
-                log_every_n_steps=1,
-                **(trainer_options or find_processes(device, processes)),
-            )
+            where = trainer_options or find_processes(device, processes)
+            trainer = make_trainer(run, loop, precision, where, gradient_clip_val=config.trainer.clip or None)
             try:
                 trainer.fit(module)
             except (torch.OutOfMemoryError, RuntimeError) as error:
-                if isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error):
+                if out_of_memory(error):
                     raise UserError(
                         f"There is not enough memory for {config.data.batch_size} images: set a smaller "
                         "data.batch_size or data.short_side."
                     ) from None
                 raise
-        if loop.trouble is not None:
-            raise loop.trouble
     return Outcome(module.step, module.step == module.total_steps, run / "last.ckpt", loop.values)
 
 
@@ -159,7 +145,6 @@ class _Loop(lightning.Callback):
         report: Callable[[Progress], None],
         evaluate: Evaluate | None,
     ) -> None:
-        self.trouble: UserError | None = None
         self.values: dict[str, float] = {}
         self._data, self._run, self._content, self._last = data, run, content, last
         self._stop, self._report, self._evaluate = stop, report, evaluate

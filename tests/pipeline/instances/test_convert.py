@@ -38,7 +38,7 @@ def test_cityscapes(tmp_path: Path) -> None:
     assert found == [(1, 24, 1, 200.0), (2, 26, 0, 150.0), (3, 26, 0, 150.0)]
     assert truth["annotations"][1]["bbox"] == [5, 5, 15, 10]
     assert len(truth["categories"]) == 8
-    assert len(read_annotations(tmp_path / "out.json")["aachen/aachen_000000_000019_leftImg8bit.png"].masks) == 2
+    assert len(read_annotations(tmp_path / "out.json")[0]["aachen/aachen_000000_000019_leftImg8bit.png"].masks) == 2
 
 
 def test_ctw1500_train_and_test(tmp_path: Path) -> None:
@@ -54,7 +54,7 @@ def test_ctw1500_train_and_test(tmp_path: Path) -> None:
     first = next(one for one in truth["annotations"] if one["image_id"] == names["0001.jpg"])
     assert first["segmentation"] == [POLYGON]
     assert first["bbox"] == [10, 8, 60, 18]
-    masks = read_annotations(tmp_path / "out.json")["1001.jpg"].masks
+    masks = read_annotations(tmp_path / "out.json")[0]["1001.jpg"].masks
     area = cv2.contourArea(np.array(POLYGON, np.float32).reshape(-1, 2))
     assert first["area"] == pytest.approx(area)
     assert len(masks) == 2
