@@ -52,17 +52,19 @@ def instance_losses(
     *,
     matches_before: bool = True,
     seeds: Tensor | None = None,
-    average: Callable[[Tensor], Tensor] = lambda count: count,
+    average: Callable[[Tensor], Tensor] = lambda count: count.clamp_min(1),
 ) -> tuple[dict[str, Tensor], list[list[Pairs]]]:
     """Weighted losses by name, and the pairs of every stage by image.
 
     `seeds` [sum of M, C], of all images' objects in order, supervise the matched queries (Saliency Prompt Eq. 9).
-    `average` takes a count to its mean over all processes.
+    `average` takes a count to its mean over all processes, but at least one in all of them: with it, gradients that
+    are averaged over processes are those of one process with the whole batch.
     """
     height, width = targets[0].masks.shape[1:]
     before = _upsample(initial.masks, (height, width))
     pairs = _match(None, before, targets, weights)
-    losses = {f"initial_{name}": value for name, value in _mask_losses(before, targets, pairs, weights).items()}
+    count = average(before.new_tensor(float(sum(len(queries) for queries, _ in pairs)), dtype=torch.float32))
+    losses = {f"initial_{name}": value for name, value in _mask_losses(before, targets, pairs, weights, count).items()}
     if initial.semantic is not None:
         semantic = _upsample(initial.semantic, (height, width))
         losses["semantic"] = weights.semantic * _semantic_loss(semantic, targets, average)
@@ -72,11 +74,11 @@ def instance_losses(
         if not matches_before:
             pairs = _match(stage.classes, masks, targets, weights)
         matched.append(pairs)
-        losses[f"class_{number}"] = weights.classes * _class_loss(stage.classes, targets, pairs, average)
-        for name, value in _mask_losses(masks, targets, pairs, weights).items():
+        losses[f"class_{number}"] = weights.classes * _class_loss(stage.classes, targets, pairs, count)
+        for name, value in _mask_losses(masks, targets, pairs, weights, count).items():
             losses[f"{name}_{number}"] = value
         if seeds is not None:
-            losses[f"kernel_{number}"] = weights.kernel * _kernel_loss(stage.queries, seeds, targets, pairs)
+            losses[f"kernel_{number}"] = weights.kernel * _kernel_loss(stage.queries, seeds, targets, pairs, count)
         if matches_before and number < len(stages):
             pairs = _match(stage.classes, masks, targets, weights)
     return losses, matched
@@ -95,27 +97,27 @@ def _match(classes_BNK: Tensor | None, masks_BNhw: Tensor, targets: Sequence[Tar
 
 
 def _mask_losses(
-    masks_BNhw: Tensor, targets: Sequence[Targets], pairs: Sequence[Pairs], weights: Weights
+    masks_BNhw: Tensor, targets: Sequence[Targets], pairs: Sequence[Pairs], weights: Weights, count: Tensor
 ) -> dict[str, Tensor]:
-    """Dice, and cross-entropy of pixels, as means over all pairs of the batch."""
+    """Dice, and cross-entropy averaged over pixels, summed over pairs and divided by `count`."""
     found = torch.cat([masks_BNhw[image][queries] for image, (queries, _) in enumerate(pairs)]).flatten(1).float()
     wanted = torch.cat([t.masks[objects] for t, (_, objects) in zip(targets, pairs, strict=True)]).flatten(1)
     if not len(found):
         nothing = 0 * masks_BNhw.float().sum()  # every process needs a gradient for every parameter
         return {"mask": nothing, "dice": nothing}
-    cross_entropy = F.binary_cross_entropy_with_logits(found, wanted)
-    return {"mask": weights.mask * cross_entropy, "dice": weights.dice * dice_loss(found, wanted).mean()}
+    cross_entropy = F.binary_cross_entropy_with_logits(found, wanted, reduction="sum") / found.shape[1]
+    return {
+        "mask": weights.mask * cross_entropy / count,
+        "dice": weights.dice * dice_loss(found, wanted).sum() / count,
+    }
 
 
-def _class_loss(
-    classes_BNK: Tensor, targets: Sequence[Targets], pairs: Sequence[Pairs], average: Callable[[Tensor], Tensor]
-) -> Tensor:
+def _class_loss(classes_BNK: Tensor, targets: Sequence[Targets], pairs: Sequence[Pairs], count: Tensor) -> Tensor:
     """Focal loss of all queries, over the number of those with an object; the others are background."""
     wanted = torch.zeros_like(classes_BNK, dtype=torch.float32)
     for image, (target, (queries, objects)) in enumerate(zip(targets, pairs, strict=True)):
         wanted[image, queries, target.labels[objects]] = 1
-    count = average(wanted.new_tensor(float(sum(len(queries) for queries, _ in pairs))))
-    return focal_loss(classes_BNK.float(), wanted).sum() / count.clamp_min(1)
+    return focal_loss(classes_BNK.float(), wanted).sum() / count
 
 
 def _semantic_loss(semantic_BKhw: Tensor, targets: Sequence[Targets], average: Callable[[Tensor], Tensor]) -> Tensor:
@@ -130,11 +132,13 @@ def _semantic_loss(semantic_BKhw: Tensor, targets: Sequence[Targets], average: C
             labels_hw = torch.cat([target.labels[:1], target.labels])[last_hw]
             wanted[image].scatter_(0, labels_hw[None], (last_hw > 0).float()[None])
             count = count + (last_hw > 0).sum()
-    return focal_loss(semantic_BKhw.float(), wanted).sum() / average(count).clamp_min(1)
+    return focal_loss(semantic_BKhw.float(), wanted).sum() / average(count)
 
 
-def _kernel_loss(queries_BNC: Tensor, seeds: Tensor, targets: Sequence[Targets], pairs: Sequence[Pairs]) -> Tensor:
-    """1 - cosine of matched queries and their object's seed, as a mean over pairs."""
+def _kernel_loss(
+    queries_BNC: Tensor, seeds: Tensor, targets: Sequence[Targets], pairs: Sequence[Pairs], count: Tensor
+) -> Tensor:
+    """1 - cosine of matched queries and their object's seed, summed over pairs and divided by `count`."""
     found = torch.cat([queries_BNC[image][queries] for image, (queries, _) in enumerate(pairs)]).float()
     starts = [0]
     for target in targets:
@@ -142,7 +146,7 @@ def _kernel_loss(queries_BNC: Tensor, seeds: Tensor, targets: Sequence[Targets],
     places = torch.cat([objects + start for (_, objects), start in zip(pairs, starts[:-1], strict=True)])
     if not len(found):
         return 0 * (queries_BNC.float().sum() + seeds.float().sum())
-    return (1 - F.cosine_similarity(found, seeds[places].float(), dim=1)).mean()
+    return (1 - F.cosine_similarity(found, seeds[places].float(), dim=1)).sum() / count
 
 
 def _upsample(map_BNhw: Tensor, size: tuple[int, int]) -> Tensor:

@@ -155,13 +155,12 @@ def freeze(host: QueryHost, what: str) -> None:
 
 
 def _average(count: Tensor) -> Tensor:
-    """The mean of a count over all processes."""
+    """The mean of a count over all processes, but at least one in all of them."""
     world = process_count()
-    if world == 1:
-        return count
-    count = count.clone()
-    torch.distributed.all_reduce(count)
-    return count / world
+    if world > 1:
+        count = count.clone()
+        torch.distributed.all_reduce(count)
+    return count.clamp_min(1) / world
 
 
 def transfer(host: QueryHost, state: dict[str, Tensor], *, skip: tuple[str, ...]) -> tuple[list[str], list[str]]:
