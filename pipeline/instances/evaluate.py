@@ -18,9 +18,10 @@ from ...stages.evaluate import evaluate_coco
 from ...stages.features import DTYPES, resolve_precision
 from ...stages.instances.inference import Instances, as_results, best_masks, find_instances
 from ...stages.instances.labelled import CocoInstances
-from ...stages.instances.samples import Batch, SampleError, collate, load_pixels, make_sample
+from ...stages.instances.samples import Batch, Sample, SampleError, collate, load_pixels, make_sample, padded_size
 
 BATCH = 4  # images at once
+WAITING = 32  # decoded images that wait for others of their size, at most
 KERNEL_SIDE = 200  # of a kernel map, in pixels
 
 
@@ -69,7 +70,10 @@ def find_in(
     min_score: float = 0.0,
     skipped: Callable[[str], None] = lambda _: None,
 ) -> Iterator[tuple[ImageRef, Instances | None]]:
-    """The objects in each photograph; None for one that cannot be used, which `skipped` is told of."""
+    """The objects in each photograph; None for one that cannot be used, which `skipped` is told of.
+
+    Photographs come as their batches are done. What is found in one does not depend on the others.
+    """
     for batch, usable in _batches(refs, config, skipped):
         if batch is not None:
             stage = run_host(host, config, batch, device)
@@ -148,9 +152,12 @@ def kernel_numbers(maps_NSS: npt.NDArray[np.float32]) -> dict[str, float]:
 def _batches(
     refs: Sequence[ImageRef], config: InstanceConfig, skipped: Callable[[str], None]
 ) -> Iterator[tuple[Batch | None, list[ImageRef]]]:
-    """Photographs BATCH at a time; those that cannot be used come alone and without a batch."""
+    """Photographs BATCH at a time; those that cannot be used come alone and without a batch.
+
+    A batch holds images that are padded to the same size: what is found in one never depends on its company.
+    """
     size = (config.data.short_side, config.data.long_side)
-    held: list[tuple[ImageRef, Any]] = []
+    waiting: dict[tuple[int, int], list[tuple[ImageRef, Sample]]] = {}
     for ref in refs:
         try:
             pixels, stored = load_pixels(ref, size, config.data.max_pixels)
@@ -159,9 +166,14 @@ def _batches(
             yield None, [ref]
             continue
         about = {"image_id": ref.image_id, "file_name": ref.file_name, "stored": stored}
-        held.append((ref, make_sample(pixels, np.zeros((0, *pixels.shape[:2]), np.uint8), [], about)))
-        if len(held) == BATCH:
-            yield collate([sample for _, sample in held]), [ref for ref, _ in held]
-            held = []
-    if held:
-        yield collate([sample for _, sample in held]), [ref for ref, _ in held]
+        sample = make_sample(pixels, np.zeros((0, *pixels.shape[:2]), np.uint8), [], about)
+        padded = padded_size(pixels.shape[0], pixels.shape[1])
+        waiting.setdefault(padded, []).append((ref, sample))
+        if len(waiting[padded]) == BATCH or sum(map(len, waiting.values())) == WAITING:
+            yield _batch(waiting.pop(max(waiting, key=lambda one: len(waiting[one]))))
+    for held in waiting.values():
+        yield _batch(held)
+
+
+def _batch(held: list[tuple[ImageRef, Sample]]) -> tuple[Batch, list[ImageRef]]:
+    return collate([sample for _, sample in held]), [ref for ref, _ in held]

@@ -24,6 +24,7 @@ from ..header import parse_header
 from ..read import BadImage, read_image_bytes
 
 PAD = 32  # images of a batch are padded to a multiple of so many pixels
+PAD_COLOR = (124, 116, 104)  # RGB that the backbones' normalisation takes to zero, nearly
 
 
 class SampleError(UserError):
@@ -156,17 +157,24 @@ class Batch:
         return replace(self, images=self.images.pin_memory(), masks=[mask.pin_memory() for mask in self.masks])
 
 
+def padded_size(height: int, width: int) -> tuple[int, int]:
+    """The size of a batch of images that are at most so large."""
+    return -(-height // PAD) * PAD, -(-width // PAD) * PAD
+
+
 def collate(samples: Sequence[Sample]) -> Batch:
     """Pad and stack."""
-    height = -(-max(image.shape[-2] for image, _ in samples) // PAD) * PAD
-    width = -(-max(image.shape[-1] for image, _ in samples) // PAD) * PAD
+    height, width = padded_size(*(max(image.shape[axis] for image, _ in samples) for axis in (-2, -1)))
 
     def pad(tensor: Tensor) -> Tensor:
         return F.pad(torch.as_tensor(tensor), (0, width - tensor.shape[-1], 0, height - tensor.shape[-2]))
 
+    images = torch.tensor(PAD_COLOR, dtype=torch.uint8).view(1, 3, 1, 1).repeat(len(samples), 1, height, width)
+    for padded, (image, _) in zip(images, samples, strict=True):
+        padded[:, : image.shape[-2], : image.shape[-1]] = image
     targets = [target for _, target in samples]
     return Batch(
-        images=torch.stack([pad(image) for image, _ in samples]),
+        images=images,
         masks=[pad(target["masks"]) for target in targets],
         labels=[target["labels"] for target in targets],
         boxes=[torch.as_tensor(target["boxes"]) for target in targets],
