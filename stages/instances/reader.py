@@ -183,36 +183,43 @@ class ShuffledStream(IterableDataset[Sample]):
     """The items of a map-style data set in a shuffled order that depends on seed and position alone.
 
     The order is the same for any number of ranks and loader processes: position p goes to rank p % world, and of
-    these every loader process takes its turn. `state_dict` is the position that all have passed when each was asked
-    for as many samples; with another number of ranks the stream goes on from there.
+    these every loader process takes its turn. With another number of ranks the stream goes on from its state.
+    torchdata's `StatefulDataLoader` saves and restores the middle of a pass, with loader processes too; these begin
+    every pass as the stream stands in the main process, so that one calls `set_epoch` before each.
     """
 
     def __init__(self, data: TorchDataset[Sample], seed: int, rank: int = 0, world: int = 1, start: int = 0) -> None:
         self._data, self._seed, self._rank, self._world = data, seed, rank, world
-        self._position = start
+        self._start, self._passed = start, 0  # where turns are counted from, and how far beyond it this stream is
 
     def __iter__(self) -> Iterator[Sample]:
         info = get_worker_info()
         turn, turns = (0, 1) if info is None else (info.id, info.num_workers)
         count = len(self._data)  # type: ignore[arg-type]
-        first = self._position
-        for position in range(first + self._rank, first - first % count + count, self._world):
-            if (position - first) // self._world % turns == turn:
-                if info is None:
-                    self._position = position - self._rank + self._world
-                yield self._data[int(self.order(position // count)[position % count])]
-        if info is None:
-            self._position = first - first % count + count
+        first = self._start
+        end = first - first % count + count
+        for position in range(first + self._rank, end, self._world):
+            if position - first < self._passed or (position - first) // self._world % turns != turn:
+                continue
+            self._passed = position - self._rank + self._world - first
+            yield self._data[int(self.order(position // count)[position % count])]
+        self._start, self._passed = end, 0
 
     def order(self, epoch: int) -> npt.NDArray[np.int64]:
         """The order of one pass."""
         found: npt.NDArray[np.int64] = np.random.default_rng((self._seed, epoch)).permutation(len(self._data))  # type: ignore[arg-type]
         return found
 
+    def set_epoch(self, epoch: int) -> None:
+        """Go to the beginning of a pass, unless the stream is in the middle of it."""
+        count = len(self._data)  # type: ignore[arg-type]
+        if (self._start + self._passed) // count != epoch:
+            self._start, self._passed = epoch * count, 0
+
     def state_dict(self) -> dict[str, int]:
-        """Where it stands."""
-        return {"position": self._position}
+        """Where it stands: `start` + `passed` positions are behind it."""
+        return {"start": self._start, "passed": self._passed}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
         """Go on from there."""
-        self._position = state["position"]
+        self._start, self._passed = state["start"], state["passed"]

@@ -9,13 +9,14 @@ import pytest
 import torch
 from pycocotools import mask as coco_mask
 from torch.utils.data import DataLoader
+from torchdata.stateful_dataloader import StatefulDataLoader
 from torchvision.transforms import v2
 
 from corpus import S3Photos
 from saliency_prompt import PseudoLabelDataset
 from saliency_prompt.schemas.errors import UserError
 from saliency_prompt.stages.instances.reader import ShuffledStream
-from saliency_prompt.stages.instances.samples import SampleError, collate
+from saliency_prompt.stages.instances.samples import PAD_COLOR, SampleError, collate
 from saliency_prompt.store.dataset import Dataset
 
 
@@ -149,6 +150,15 @@ def test_a_bucket_in_a_forked_process_is_refused_rather_than_waited_for(labelled
         next(iter(loader))
 
 
+def test_photographs_in_a_bucket(labelled: Any, s3_photos: S3Photos) -> None:
+    for path in labelled.photos.iterdir():
+        s3_photos.put(f"moved/{path.name}", path.read_bytes())
+    here = PseudoLabelDataset(labelled.dataset)
+    there = PseudoLabelDataset(labelled.dataset, f"{s3_photos.url}/moved/", check=True)
+    for place in range(len(here)):
+        assert torch.equal(here[place][0], there[place][0])
+
+
 def test_a_stream_goes_on_where_its_state_says(labelled: Any) -> None:
     data = PseudoLabelDataset(labelled.dataset, size=(48, 64))
     stream = ShuffledStream(data, seed=3)
@@ -163,10 +173,57 @@ def test_a_stream_goes_on_where_its_state_says(labelled: Any) -> None:
     assert sorted(following) == sorted(begun + rest) != begun + rest
 
 
+@pytest.mark.filterwarnings("ignore:'set_vital' is deprecated")  # torchdata calls it
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_stateful_loader_resumes_in_mid_pass(labelled: Any, workers: int) -> None:
+    data = PseudoLabelDataset(labelled.dataset, size=(48, 64))
+
+    def load() -> tuple[ShuffledStream, StatefulDataLoader[Any]]:
+        stream = ShuffledStream(data, seed=3)
+        context = "fork" if workers else None
+        loader = StatefulDataLoader(stream, batch_size=None, num_workers=workers, multiprocessing_context=context)
+        return stream, loader
+
+    def ids(samples: Any) -> list[int]:
+        return [target["image_id"] for _, target in samples]
+
+    stream, loader = load()
+    whole = ids(loader)
+    _, loader = load()
+    walk = iter(loader)
+    begun = ids([next(walk) for _ in range(5)])
+    state = loader.state_dict()
+    del walk
+    _, loader = load()
+    loader.load_state_dict(state)
+    assert begun + ids(loader) == whole
+    stream.set_epoch(1)
+    second = ids(iter(StatefulDataLoader(stream, batch_size=None)))
+    assert sorted(second) == sorted(whole) != second
+    assert second != whole
+
+
+def test_a_stream_goes_on_with_another_number_of_ranks(labelled: Any) -> None:
+    data = PseudoLabelDataset(labelled.dataset, size=(48, 64))
+    whole = [target["image_id"] for _, target in ShuffledStream(data, seed=3)]
+    alone = ShuffledStream(data, seed=3)
+    walk = iter(alone)
+    for _ in range(5):
+        next(walk)
+    rest: list[int] = []
+    for rank in range(2):
+        stream = ShuffledStream(data, seed=3, rank=rank, world=2)
+        stream.load_state_dict(alone.state_dict())
+        rest += [target["image_id"] for _, target in stream]
+    assert sorted(rest) == sorted(whole[5:])
+
+
 def test_batches_are_padded_at_the_right_and_below(labelled: Any) -> None:
     data = PseudoLabelDataset(labelled.dataset, size=(40, 60))
     batch = collate([data[0], data[1]])
     assert batch.images.shape[2:] == (64, 64)
     assert batch.resized[0] == data[0][0].shape[-2:]
-    assert not batch.images[0][:, batch.resized[0][0] :].any()
+    below = batch.images[0][:, batch.resized[0][0] :]
+    assert below.numel()
+    assert (below == torch.tensor(PAD_COLOR, dtype=torch.uint8).view(3, 1, 1)).all()
     assert all(mask.shape[1:] == (64, 64) for mask in batch.masks)
