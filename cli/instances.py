@@ -124,8 +124,20 @@ def kernels(
     typer.echo(json.dumps(draw_kernels(run, images, out, resolve_device(device), limit=limit), indent=2))
 
 
+def curves(
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Folders of training runs.")],
+    out: Annotated[Path, typer.Option(help="Picture to write: png, svg or pdf.")],
+    metric: Annotated[list[str] | None, typer.Option(help="What to draw; may be given several times.")] = None,
+) -> None:
+    """Draw learning curves of training runs (also those of `densecl`) over each other."""
+    from ..pipeline.curves import draw_curves, read_curves
+
+    drawn = draw_curves({str(run): [read_curves(run)] for run in runs}, out, metric or [])
+    typer.echo(f"wrote {out}: {', '.join(drawn)}")
+
+
 def convert(
-    kind: Annotated[str, typer.Argument(help="cityscapes or ctw1500.")],
+    kind: Annotated[str, typer.Argument(help="cityscapes, ctw1500 or textdet (MMOCR's JSON).")],
     source: Annotated[Path, typer.Argument(help="Folder that the data set was unpacked into.")],
     out: Annotated[Path, typer.Argument(help="COCO file to write.")],
 ) -> None:

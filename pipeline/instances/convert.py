@@ -88,6 +88,23 @@ def read_ctw1500(source: Path) -> Iterator[Entry]:
         yield photograph.relative_to(source).as_posix(), header.height, header.width, found
 
 
+def read_textdet(source: Path) -> Iterator[Entry]:
+    """MMOCR's text detection JSON: polygons of any length; text that is to be ignored becomes a crowd."""
+    for path in sorted(source.rglob("*.json")):
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+            if content.get("metainfo", {}).get("dataset_type") != "TextDetDataset":
+                continue
+            for image in content["data_list"]:
+                found = []
+                for one in image["instances"]:
+                    polygon = _from_polygon(np.array(one["polygon"], np.float64).reshape(-1, 2))
+                    found.append({**polygon, "iscrowd": int(one.get("ignore", False))})
+                yield Path(image["img_path"]).name, int(image["height"]), int(image["width"]), found
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise UserError(f"{path} is no textdet file ({error!r}): unpack the annotations again.") from None
+
+
 def _polygons_of_xml(path: Path) -> Iterator[npt.NDArray[np.float64]]:
     try:
         boxes = ET.parse(path).getroot().iter("box")  # noqa: S314  (expat refuses entity bombs; local file)
@@ -128,4 +145,5 @@ def _from_mask(mask: npt.NDArray[np.bool_]) -> dict[str, Any]:
 CONVERTERS: dict[str, tuple[Callable[[Path], Iterator[Entry]], dict[int, str]]] = {
     "cityscapes": (read_cityscapes, CITYSCAPES),
     "ctw1500": (read_ctw1500, {1: "text"}),
+    "textdet": (read_textdet, {1: "text"}),
 }

@@ -13,7 +13,9 @@ from saliency_prompt.cli.app import app
 from saliency_prompt.pipeline.instances.convert import convert
 from saliency_prompt.schemas.errors import UserError
 from saliency_prompt.stages.evaluate import read_annotations
+from saliency_prompt.stages.instances.labelled import CocoInstances
 
+TEXT = Path(__file__).resolve().parents[4] / "shared/data/scene_text10"
 POLYGON = [10, 10, 20, 8, 30, 8, 40, 10, 50, 12, 60, 14, 70, 16, 70, 26, 60, 24, 50, 22, 40, 20, 30, 18, 20, 18, 10, 20]
 XML = """<Annotations><image file="0001.jpg"><box height="18" left="10" top="8" width="60">
 <label>TEXT</label><segs>{}</segs><pts x="1" y="2"/></box></image></Annotations>"""
@@ -60,6 +62,20 @@ def test_ctw1500_train_and_test(tmp_path: Path) -> None:
     assert len(masks) == 2
 
 
+@pytest.mark.skipif(not TEXT.is_dir(), reason=f"{TEXT} is not there")
+def test_real_street_text_trains_with_what_is_to_be_ignored_left_out(tmp_path: Path) -> None:
+    images, annotations = convert("textdet", TEXT, tmp_path / "out.json")
+    assert (images, annotations) == (10, 82)
+    truth = json.loads((tmp_path / "out.json").read_text())
+    assert sum(one["iscrowd"] for one in truth["annotations"]) == 61
+    assert all((TEXT / "images" / image["file_name"]).is_file() for image in truth["images"])
+    data = CocoInstances(str(TEXT / "images"), str(tmp_path / "out.json"), size=(720, 1280))
+    assert sum(len(data[i][1]["labels"]) for i in range(len(data))) == 21
+    _, target = data[0]
+    for mask, box in zip(target["masks"], target["boxes"], strict=True):
+        assert 0 < mask.sum() <= (box[2] - box[0]) * (box[3] - box[1])
+
+
 @pytest.mark.parametrize(
     ("kind", "name", "content", "said"),
     [
@@ -67,6 +83,8 @@ def test_ctw1500_train_and_test(tmp_path: Path) -> None:
         ("ctw1500", "0001.xml", XML.format("1,2,3"), "without 28 numbers"),
         ("ctw1500", "0002.xml", XML.format(",".join(map(str, POLYGON))), "no photograph"),
         ("cityscapes", "a_gtFine_instanceIds.png", "nothing", "no picture"),
+        ("textdet", "a.json", '{"metainfo": {"dataset_type": "TextDetDataset"}}', "no textdet file"),
+        ("textdet", "a.json", "{", "no textdet file"),
         ("cityscapes", "other.txt", "", "holds no annotations"),
         ("imagenet", "x", "", "no converter"),
     ],
