@@ -48,6 +48,9 @@ class HostConfig(Section):
     channels: int = Field(256, ge=32, le=1024, multiple_of=32, description="Width of pyramid and queries.")
     stages: int = Field(3, ge=1, le=12, description="Rounds of refinement.")
     hidden: int = Field(2048, ge=32, le=16384, description="Width of the feed-forward layers.")
+    stride_in_1x1: bool = Field(
+        False, description="The backbone's weights are caffe-style: stride on the 1x1 convolutions."
+    )
     freeze: Literal["none", "stem", "all"] = Field(
         "stem",
         description="Backbone parameters that stay: the first layers (conv1 to layer1), or all. Norms always stay.",

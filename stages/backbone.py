@@ -27,6 +27,7 @@ class LoadedBackbone:
     arch: str
     weights: str
     weights_sha256: str
+    stride_in_1x1: bool = False
 
 
 def load_backbone(
@@ -50,9 +51,10 @@ def load_backbone(
     if arch not in ("auto", found):
         raise UserError(f"the weights {weights} are of {found}, not {arch}: set features.arch to auto or to {found}")
 
+    stride_in_1x1 = stride_in_1x1 or (entry is not None and entry.stride_in_1x1)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        module = build_backbone(found, stride_in_1x1=stride_in_1x1 or (entry is not None and entry.stride_in_1x1))
+        module = build_backbone(found, stride_in_1x1=stride_in_1x1)
     if raw is not None:
         load_backbone_state(module, raw)
         digest = resolved.sha256
@@ -60,7 +62,7 @@ def load_backbone(
         digest = hashlib.sha256(_LAB_COLOR_VERSION.encode()).hexdigest()
     else:
         digest = _parameters_sha256(module)
-    return LoadedBackbone(module.eval().requires_grad_(False), found, weights, digest)
+    return LoadedBackbone(module.eval().requires_grad_(False), found, weights, digest, stride_in_1x1)
 
 
 def _parameters_sha256(module: torch.nn.Module) -> str:

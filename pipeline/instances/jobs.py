@@ -12,13 +12,16 @@ from ...schemas.errors import UserError
 from ...schemas.instances import InstanceConfig
 from ...stages.backbone import LoadedBackbone, load_backbone
 from ...stages.features import resolve_precision
-from ...stages.instances.labelled import CocoInstances
+from ...stages.instances.labelled import CocoInstances, write_subset
 from ...stages.instances.module import InstanceTraining, transfer
 from ...stages.instances.reader import PseudoLabelDataset
 from ...stages.instances.train import Outcome, Progress, epoch_steps, train
 from ...version import __version__
 from .evaluate import evaluate_model
-from .runs import build_host, open_run, read_state
+from .runs import build_host, is_first_process, open_run, read_state
+
+# What fine-tuning takes over from pre-training: all that gives parameters their shape and meaning.
+_SHAPE = ("host", "channels", "stages", "hidden", "queries", "stride_in_1x1")
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,21 +48,27 @@ class Finetuned:
 
 def pretrain(url: str, images: str | None, weights: str, config: InstanceConfig, out: Path, loop: Loop) -> Outcome:
     """Saliency Prompt pre-training on a data set of pseudo-labels."""
+    return pretrain_on(PseudoLabelDataset(url, images, **reader_options(config)), weights, config, out, loop)
+
+
+def reader_options(config: InstanceConfig) -> dict[str, Any]:
+    """How pre-training reads a data set: arguments of `PseudoLabelDataset`."""
     settings = config.data
-    with_seeds = config.prompt.kernel_weight > 0 and config.prompt.assigner != "none"
-    data = PseudoLabelDataset(
-        url,
-        images,
-        size=(settings.short_side, settings.long_side),
-        min_score=settings.min_score,
-        min_area=settings.min_area,
-        max_masks=settings.max_masks,
-        vectors=("seed",) if with_seeds else (),
-        max_pixels=settings.max_pixels,
-    )
-    backbone = load_backbone(weights)
-    config = _resolved(config, loop.device)
-    channels = _vector_channels(data) if with_seeds else 0
+    return {
+        "size": (settings.short_side, settings.long_side),
+        "min_score": settings.min_score,
+        "min_area": settings.min_area,
+        "max_masks": settings.max_masks,
+        "vectors": ("seed",) if _with_seeds(config) else (),
+        "max_pixels": settings.max_pixels,
+    }
+
+
+def pretrain_on(data: PseudoLabelDataset, weights: str, config: InstanceConfig, out: Path, loop: Loop) -> Outcome:
+    """The same on a reader made with `reader_options`."""
+    backbone = load_backbone(weights, stride_in_1x1=config.model.stride_in_1x1)
+    config = _resolved(config, backbone, loop.device)
+    channels = _vector_channels(data) if _with_seeds(config) else 0
     card = {
         "kind": "pretrain",
         "config": config.model_dump(mode="json"),
@@ -94,22 +103,23 @@ def finetune(
     """Train on annotations, from a pre-training run or (`start` a weights file or registered name) from a backbone.
 
     Prompts, the kernel loss and its projection are gone: this is the host alone. Layers whose size depends on the
-    classes begin anew. `percent` of the images are drawn with seed 1, unless `indices` names them.
+    classes begin anew. `percent` of the images are drawn with seed 1, unless `indices` names them; `subset.json` in
+    the run lists them.
     """
     size = (config.data.short_side, config.data.long_side)
     data = CocoInstances(images, gt, size=size, max_pixels=config.data.max_pixels, indices=indices, percent=percent)
-    config = _resolved(config, loop.device)
     pretrained = Path(start).is_dir()
     if pretrained:
         before, state = read_state(Path(start))
-        same = {key: before["config"]["model"][key] for key in ("host", "channels", "stages", "hidden", "queries")}
+        same = {key: before["config"]["model"].get(key, getattr(config.model, key)) for key in _SHAPE}
         config = config.model_copy(update={"model": config.model.model_copy(update=same)})
-        backbone = load_backbone("random", arch=before["arch"])
+        backbone = load_backbone("random", arch=before["arch"], stride_in_1x1=config.model.stride_in_1x1)
         about = {"arch": before["arch"], "weights": before["weights"], "weights_sha256": before["weights_sha256"]}
         about |= {"pretrained": str(start), "dataset": before["dataset"], "version": __version__}
     else:
-        backbone, state = load_backbone(start), {}
+        backbone, state = load_backbone(start, stride_in_1x1=config.model.stride_in_1x1), {}
         about = _about(backbone) | {"pretrained": None}
+    config = _resolved(config, backbone, loop.device)
     card = {
         "kind": "finetune",
         "config": config.model_dump(mode="json"),
@@ -120,6 +130,8 @@ def finetune(
         **about,
     }
     open_run(out, card, resume=loop.resume)
+    if data.chosen is not None and is_first_process():
+        write_subset(out / "subset.json", percent, data.chosen)
     host = build_host(config.model, backbone.module, len(data.categories), config.trainer.seed)
     transferred, fresh = transfer(host, state, skip=tuple(host.class_layers())) if pretrained else ([], [])
     total = epoch_steps(config, len(data)) * config.trainer.max_epochs
@@ -155,9 +167,11 @@ def _train(
     )
 
 
-def _resolved(config: InstanceConfig, device: torch.device) -> InstanceConfig:
+def _resolved(config: InstanceConfig, backbone: LoadedBackbone, device: torch.device) -> InstanceConfig:
     precision = resolve_precision(config.trainer.precision, "", device)
-    return config.model_copy(update={"trainer": config.trainer.model_copy(update={"precision": precision})})
+    model = config.model.model_copy(update={"stride_in_1x1": backbone.stride_in_1x1})
+    trainer = config.trainer.model_copy(update={"precision": precision})
+    return config.model_copy(update={"model": model, "trainer": trainer})
 
 
 def _about(backbone: LoadedBackbone) -> dict[str, Any]:
@@ -169,6 +183,10 @@ def _about(backbone: LoadedBackbone) -> dict[str, Any]:
         "weights_sha256": backbone.weights_sha256,
         "version": __version__,
     }
+
+
+def _with_seeds(config: InstanceConfig) -> bool:
+    return config.prompt.kernel_weight > 0 and config.prompt.assigner != "none"
 
 
 def _vector_channels(data: PseudoLabelDataset) -> int:

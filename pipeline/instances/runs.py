@@ -62,8 +62,13 @@ def open_run(out: Path, card: dict[str, Any], *, resume: bool) -> None:
         if differing:
             raise UserError(f"The run in {out} began with another {', '.join(differing)}: undo the change.")
         return
-    if os.environ.get("RANK", "0") == os.environ.get("LOCAL_RANK", "0") == "0":
+    if is_first_process():
         write_card(out, card)
+
+
+def is_first_process() -> bool:
+    """Whether this process is the one of its group that writes files."""
+    return os.environ.get("RANK", "0") == os.environ.get("LOCAL_RANK", "0") == "0"
 
 
 def write_card(out: Path, card: dict[str, Any]) -> None:
@@ -98,6 +103,11 @@ def load_model(run: Path) -> TrainedModel:
     """The model of a run, ready to be used."""
     card, state = read_state(run)
     config = parse_settings(InstanceConfig, card["config"])
-    host = build_host(config.model, build_backbone(card["arch"]), card["num_classes"], 0)
+    host = build_host(
+        config.model,
+        build_backbone(card["arch"], stride_in_1x1=config.model.stride_in_1x1),
+        card["num_classes"],
+        0,
+    )
     host.load_state_dict(state)
     return TrainedModel(host.eval(), config, card)

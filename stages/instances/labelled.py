@@ -30,7 +30,8 @@ class CocoInstances(Dataset[Sample]):
     """Images of a folder with the objects of a COCO file, but crowds and objects without area.
 
     `categories` are its category ids: label i is categories[i]. `indices` choose among its list of images,
-    else so many `percent` of it are drawn. With `empty` false images without an object are left out.
+    else so many `percent` of it are drawn; `chosen` are those, None for all. With `empty` false images without an
+    object are left out.
     """
 
     def __init__(
@@ -49,6 +50,7 @@ class CocoInstances(Dataset[Sample]):
         names = list(found)
         if indices is None and percent < 100:
             indices = choose_subset(len(names), percent)
+        self.chosen = None if indices is None else list(indices)
         if indices is not None:
             if bad := [i for i in indices if not 0 <= i < len(names)]:
                 raise UserError(f"{gt} lists {len(names)} images, and the subset names number {bad[0]}: give its list.")
@@ -107,6 +109,11 @@ def choose_subset(count: int, percent: float, seed: int = 1) -> list[int]:
     if size < 1:
         raise UserError(f"{percent:g} % of {count} images is none: raise --fraction.")
     return sorted(np.random.default_rng(seed).choice(count, size, replace=False).tolist())
+
+
+def write_subset(path: Path, percent: float, indices: Sequence[int], seed: str = "1") -> None:
+    """A list of indices as `read_subset` takes it."""
+    path.write_text(json.dumps({f"{float(percent)}": {seed: list(indices)}}) + "\n", encoding="utf-8")
 
 
 def read_subset(path: Path, percent: float, seed: str = "1") -> list[int]:

@@ -6,7 +6,9 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
+from saliency_prompt.models.backbones import build_backbone
 from saliency_prompt.pipeline.instances.jobs import Loop, finetune, pretrain
 from saliency_prompt.pipeline.instances.predict import draw_kernels, evaluate_run, predict
 from saliency_prompt.pipeline.instances.runs import load_model, read_card
@@ -14,6 +16,7 @@ from saliency_prompt.schemas.errors import UserError
 from saliency_prompt.schemas.instances import FINETUNE_PRESETS, PRETRAIN_PRESETS, load_instance_config
 from saliency_prompt.stages.densecl.checkpoint import read_checkpoint
 from saliency_prompt.stages.instances import train as train_module
+from saliency_prompt.stages.instances.labelled import choose_subset, read_subset
 from saliency_prompt.stages.instances.train import TrainingOrder
 
 pytestmark = pytest.mark.slow
@@ -90,10 +93,25 @@ def test_prompts_leave_nothing_behind(labelled: Any, pretrained: Path, tmp_path:
     assert set(found.transferred) | set(found.fresh) == set(tuned)
 
 
+def test_caffe_strides_are_kept_from_pretraining_to_use(labelled: Any, tmp_path: Path) -> None:
+    path = tmp_path / "caffe.safetensors"
+    save_file(build_backbone("resnet50", stride_in_1x1=True).state_dict(), path)
+    before, after = tmp_path / "before", tmp_path / "after"
+    config = load_instance_config(PRETRAIN_PRESETS, "tiny", overrides=[*SMALL, "model.stride_in_1x1=true"])
+    pretrain(labelled.dataset, None, str(path), config, before, Loop(CPU, max_steps=1))
+    config = load_instance_config(FINETUNE_PRESETS, "tiny", overrides=SMALL)
+    images = str(labelled.photos)
+    finetune(str(before), images, str(labelled.gt), config, after, Loop(CPU, max_steps=1))
+    for run in (before, after):
+        block = load_model(run).host.backbone.layer2[0]
+        assert (block.conv1.stride, block.conv2.stride) == ((2, 2), (1, 1))
+
+
 def test_use_of_a_tuned_model(labelled: Any, pretrained: Path, tmp_path: Path) -> None:
     run = tmp_path / "tuned"
     fine(str(pretrained), labelled, run, val_images=str(labelled.photos), val_gt=str(labelled.gt), percent=50.0)
     assert read_card(run)["images"] == 6
+    assert read_subset(run / "subset.json", 50.0) == choose_subset(12, 50.0)
     count = predict(run, str(labelled.photos), tmp_path / "out.json", CPU, overlays=tmp_path / "o", min_score=0.0)
     results = json.loads((tmp_path / "out.json").read_text())
     assert len(results) == count > 0
