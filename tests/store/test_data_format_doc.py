@@ -41,7 +41,7 @@ def test_the_recipe_reads_what_was_written(make: Any, local_store: ObjectStore) 
 def test_the_short_recipe_agrees(make: Any, local_store: ObjectStore) -> None:
     dataset = make.complete(local_store)
     masks = [commit.counts.masks for commit in dataset.commits()]
-    assert [line.split()[1] for line in run(RECIPES[1], local_store.url)] == [str(n) for n in masks]
+    assert [line.split()[1] for line in run(RECIPES[2], local_store.url)] == [str(n) for n in masks]
 
 
 def test_the_recipe_notices_a_short_file(make: Any, local_store: ObjectStore) -> None:
