@@ -1,8 +1,10 @@
-"""What a result was measured on."""
+"""What a result was measured on, and where it is written."""
 
+import json
 import os
 import platform
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -23,3 +25,11 @@ def describe(device: torch.device) -> dict[str, Any]:
             for name in ("torch", "numpy", "opencv-python-headless", "pyarrow", "zarr", "saliency-prompt")
         },
     }
+
+
+def publish(result: dict[str, Any], path: Path | None) -> None:
+    """Print a result, and write it to `path` if there is one."""
+    text = json.dumps(result, indent=2)
+    print(text)
+    if path is not None:
+        path.write_text(text + "\n")

@@ -7,14 +7,13 @@ with the kernel loss and its projection.
 """
 
 import argparse
-import json
 import statistics
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from environment import describe
+from environment import describe, publish
 
 from saliency_prompt import PseudoLabelDataset
 from saliency_prompt.models.backbones import build_backbone
@@ -71,10 +70,7 @@ def main() -> None:
         "rounds": options.rounds,
         "environment": describe(torch.device("cpu")),
     }
-    text = json.dumps(result, indent=2)
-    print(text)
-    if options.json:
-        options.json.write_text(text + "\n")
+    publish(result, options.json)
 
 
 if __name__ == "__main__":

@@ -7,7 +7,6 @@ size; the masks alone at the size stored; and the bytes of tables, vectors and p
 """
 
 import argparse
-import json
 import statistics
 import time
 from collections.abc import Callable
@@ -15,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from environment import describe
+from environment import describe, publish
 
 from saliency_prompt import PseudoLabelDataset
 from saliency_prompt.stages.instances.samples import decode_masks
@@ -48,10 +47,7 @@ def main() -> None:
         "masks_alone_over_raw": round(rates["masks_alone"] / rates["raw_bytes"], 4),
         "environment": describe(torch.device("cpu")),
     }
-    text = json.dumps(result, indent=2)
-    print(text)
-    if options.json:
-        options.json.write_text(text + "\n")
+    publish(result, options.json)
 
 
 def timed(work: Callable[[], object]) -> float:

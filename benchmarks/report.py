@@ -7,7 +7,6 @@ and again under other names.
 """
 
 import argparse
-import json
 import tempfile
 import threading
 import time
@@ -17,7 +16,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from environment import describe
+from environment import describe, publish
 from rich.console import Console
 
 from saliency_prompt.pipeline.generate import Job, generate
@@ -58,10 +57,7 @@ def main() -> None:
         "megabytes": round(size / 1e6, 1),
         "environment": describe(torch.device("cpu")),
     }
-    text = json.dumps(result, indent=2)
-    print(text)
-    if options.json:
-        options.json.write_text(text + "\n")
+    publish(result, options.json)
 
 
 def multiply(photos: str, images: int, base: Path) -> Dataset:
