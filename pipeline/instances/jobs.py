@@ -1,5 +1,6 @@
 """`pretrain` and `finetune`: from a data set or annotations to a run folder."""
 
+import json
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -103,8 +104,8 @@ def finetune(
     """Train on annotations, from a pre-training run or (`start` a weights file or registered name) from a backbone.
 
     Prompts, the kernel loss and its projection are gone: this is the host alone. Layers whose size depends on the
-    classes begin anew. `percent` of the images are drawn with seed 1, unless `indices` names them; `subset.json` in
-    the run lists them.
+    classes begin anew; `transfer.json` in the run lists what was taken over and what was not. `percent` of the images
+    are drawn with seed 1, unless `indices` names them; `subset.json` lists them.
     """
     size = (config.data.short_side, config.data.long_side)
     data = CocoInstances(images, gt, size=size, max_pixels=config.data.max_pixels, indices=indices, percent=percent)
@@ -130,10 +131,14 @@ def finetune(
         **about,
     }
     open_run(out, card, resume=loop.resume)
-    if data.chosen is not None and is_first_process():
-        write_subset(out / "subset.json", percent, data.chosen)
     host = build_host(config.model, backbone.module, len(data.categories), config.trainer.seed)
     transferred, fresh = transfer(host, state, skip=tuple(host.class_layers())) if pretrained else ([], [])
+    if is_first_process():
+        if data.chosen is not None:
+            write_subset(out / "subset.json", percent, data.chosen)
+        if pretrained:
+            lists = {"transferred": transferred, "fresh": fresh}
+            (out / "transfer.json").write_text(json.dumps(lists, indent=2) + "\n", encoding="utf-8")
     total = epoch_steps(config, len(data)) * config.trainer.max_epochs
     module = InstanceTraining(host, config, total, prompts=False)
 

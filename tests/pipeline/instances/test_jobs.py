@@ -91,6 +91,8 @@ def test_prompts_leave_nothing_behind(labelled: Any, pretrained: Path, tmp_path:
         (name.startswith(("semantic.", "stages.")) and "class" in name) or "semantic" in name for name in found.fresh
     )
     assert set(found.transferred) | set(found.fresh) == set(tuned)
+    listed = json.loads((tmp_path / "tuned" / "transfer.json").read_text())
+    assert listed == {"transferred": found.transferred, "fresh": found.fresh}
 
 
 def test_caffe_strides_are_kept_from_pretraining_to_use(labelled: Any, tmp_path: Path) -> None:

@@ -13,9 +13,8 @@ from torchdata.stateful_dataloader import StatefulDataLoader
 from torchvision.transforms import v2
 
 from corpus import S3Photos
-from saliency_prompt import PseudoLabelDataset
+from saliency_prompt import PseudoLabelDataset, ShuffledStream
 from saliency_prompt.schemas.errors import UserError
-from saliency_prompt.stages.instances.reader import ShuffledStream
 from saliency_prompt.stages.instances.samples import PAD_COLOR, SampleError, collate
 from saliency_prompt.store.dataset import Dataset
 
