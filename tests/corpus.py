@@ -13,6 +13,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
+from pycocotools import mask as coco_mask
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -84,6 +85,36 @@ def write_photos(folder: Path, count: int, *, height: int = 120, width: int = 16
         path.write_bytes(encode(scene(i, h, w)[0], quality=92))
         paths.append(path)
     return paths
+
+
+def write_scenes(folder: Path, count: int, *, height: int = 96, width: int = 128) -> Path:
+    """Scenes 0..count-1 and `gt.json` beside their folder: ellipses are category 3, boxes category 7."""
+    folder.mkdir(parents=True, exist_ok=True)
+    images, annotations = [], []
+    for i in range(count):
+        pixels, masks = scene(i, height, width)
+        (folder / f"scene_{i:03d}.png").write_bytes(encode(pixels, "PNG"))
+        images.append({"id": 100 + i, "file_name": f"scene_{i:03d}.png", "height": height, "width": width})
+        for j, mask in enumerate(masks, start=1):
+            rle = coco_mask.encode(np.asfortranarray(mask.astype(np.uint8)))
+            bbox = coco_mask.toBbox(rle).tolist()
+            area = float(coco_mask.area(rle))
+            rle["counts"] = rle["counts"].decode()
+            annotations.append(
+                {
+                    "id": len(annotations) + 1,
+                    "image_id": 100 + i,
+                    "category_id": 3 if j % 2 else 7,
+                    "segmentation": rle,
+                    "bbox": bbox,
+                    "area": area,
+                    "iscrowd": 0,
+                }
+            )
+    categories = [{"id": 3, "name": "ellipse"}, {"id": 7, "name": "box"}]
+    path = folder.parent / "gt.json"
+    path.write_text(json.dumps({"images": images, "annotations": annotations, "categories": categories}))
+    return path
 
 
 @dataclass(frozen=True)

@@ -75,7 +75,10 @@ def correspond(
 
 
 def draw_correspondence(result: Correspondence, out: Path) -> None:
-    """Write both views side by side, right matches joined in green, wrong ones in red."""
+    """Write both views side by side, right matches joined in green, wrong ones in red.
+
+    Raises UserError if `out` does not end in .png or .jpg.
+    """
     size = result.views.shape[1]
     canvas = np.full((size, 2 * size + _GAP, 3), 255, np.uint8)
     canvas[:, :size], canvas[:, size + _GAP :] = result.views
@@ -89,8 +92,10 @@ def draw_correspondence(result: Correspondence, out: Path) -> None:
         cv2.line(canvas, ends[0], ends[1], color, 1, cv2.LINE_AA)
         for end in ends:
             cv2.circle(canvas, end, 3, color, -1, cv2.LINE_AA)
-    done, data = cv2.imencode(out.suffix or ".png", canvas[..., ::-1])
-    assert done
+    if out.suffix.lower() not in {".png", ".jpg", ".jpeg"}:
+        raise UserError(f"{out} is no picture's name: choose one that ends in .png or .jpg.")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    _, data = cv2.imencode(out.suffix, canvas[..., ::-1])
     out.write_bytes(data.tobytes())
 
 

@@ -29,8 +29,8 @@ def export_backbone(run: Path, out: Path) -> dict[str, Any]:
     config = described["config"]
     epoch_steps = described["photos_count"] // config["optim"]["batch_size"]
     out.parent.mkdir(parents=True, exist_ok=True)
-    metadata = {"arch": config["model"]["arch"], "method": _method(config), "steps": str(steps)}
-    out.write_bytes(save(state, metadata))
+    # one entry: safetensors writes several in an order of its own every time, and the file would have many hashes
+    out.write_bytes(save(state, {"backbone": f"{config['model']['arch']}, {_method(config)}, {steps} steps"}))
     card = {
         "file": out.name,
         "sha256": sha256_of(out),
@@ -70,9 +70,10 @@ def _markdown(card: dict[str, Any]) -> str:
     config, optim, model = card["config"], card["config"]["optim"], card["config"]["model"]
     hours = card["seconds"] / 3600
     values = ", ".join(f"{name} {value:.4g}" for name, value in sorted(card["last_values"].items()) if "/" not in name)
+    warmup = f" after {model['warmup_steps']:,} steps with 0" if model["warmup_steps"] else ""
     rows = {
         "architecture": f"{card['arch']}, torchvision's names, fp16, no classifier",
-        "method": f"{card['method']}, lambda {model['dense_weight']}, self-supervised: no labels were used",
+        "method": f"{card['method']}, lambda {model['dense_weight']}{warmup}, self-supervised: no labels were used",
         "photographs": f"{card['photos_count']:,} from `{card['photos']}`, {card['photos_skipped']} of them skipped",
         "recipe": f"{card['epochs']} of {optim['epochs']} epochs, {card['steps']:,} steps "
         f"of {optim['batch_size']} images, "

@@ -1,7 +1,6 @@
 """Every command as a user types it: its happy path, and its mistakes in one sentence with a non-zero exit."""
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -12,34 +11,12 @@ import yaml
 from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 
+from commands import complains, run
 from corpus import scene, write_photos
 from saliency_prompt.schemas.config import Config
 from saliency_prompt.store.dataset import Dataset
 
 SMALL = ["--set", "decode.short_side=160", "--set", "decode.long_side=320", "--weights", "lab-color"]
-
-
-def run(*arguments: object, code: int = 0, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
-    program = "from saliency_prompt.cli.app import main; main()"
-    result = subprocess.run(
-        [sys.executable, "-c", program, *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        check=False,
-        env={**os.environ, **(env or {})},
-    )
-    assert result.returncode == code, result.stderr + result.stdout
-    assert "Traceback" not in result.stderr
-    return result
-
-
-def complains(*arguments: object, env: dict[str, str] | None = None) -> str:
-    """The one sentence a mistake gives."""
-    lines = run(*arguments, code=2, env=env).stderr.strip().splitlines()
-    errors = [line for line in lines if line.startswith("error: ")]
-    assert len(errors) == 1, lines
-    assert lines[-1] == errors[0]
-    return errors[0]
 
 
 @pytest.fixture(scope="module")

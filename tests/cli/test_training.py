@@ -1,0 +1,77 @@
+"""The commands that train, from photographs to a model that is evaluated, each as a user types it."""
+
+import json
+from pathlib import Path
+
+import cv2
+import pytest
+
+from commands import complains, run
+from corpus import write_scenes
+
+pytestmark = pytest.mark.slow
+DENSECL = ["photos.side=48", "augment.size=64", "model.queue=16", "train.precision=fp32"]
+LABELS = ["decode.short_side=128", "decode.long_side=256", "filters.min_score=0.0", "features.precision=fp32"]
+MODEL = ["data.short_side=64", "data.long_side=96", "data.workers=0", "model.queries=8", "trainer.precision=fp32"]
+
+
+def settings(values: list[str]) -> list[str]:
+    return [word for value in values for word in ("--set", value)]
+
+
+def test_from_photographs_to_an_evaluated_model(tmp_path: Path) -> None:
+    photos, out = tmp_path / "photos", tmp_path / "out"
+    gt = write_scenes(photos, 12)
+    annotated = ["--images", photos, "--gt", gt]
+
+    small = ["--arch", "resnet18", "--epochs", "1", "--batch-size", "4", "--device", "cpu"]
+    said = run("densecl", photos, "--out", out / "densecl", *small, *settings(DENSECL)).stderr
+    assert "step 3/3" in said
+    weights = tmp_path / "backbone.safetensors"
+    assert "sha256" in run("densecl", "export", out / "densecl", weights).stdout
+    photo = photos / "scene_000.png"
+    said = run("densecl", "correspond", out / "densecl", photo, "--out", tmp_path / "match.png").stdout
+    assert "mutual matches" in said
+    assert cv2.imread(str(tmp_path / "match.png")) is not None
+
+    run("generate", photos, "--out", out / "data", "--weights", weights, *settings(LABELS))
+    tiny = ["--preset", "tiny", "--device", "cpu", *settings([*MODEL, "trainer.max_epochs=1"])]
+    first = ["--images", photos, "--model", "knet", "--weights", weights, "--assigner", "sequential"]
+    run("pretrain", out / "data", *first, "--out", out / "pre", *tiny)
+    validation = ["--val-images", photos, "--val-gt", gt]
+    said = run(
+        "finetune", out / "pre", *annotated, *validation, "--fraction", "50", "--out", out / "fine", *tiny
+    ).stdout
+    assert "began anew" in said
+    assert len(json.loads((out / "fine" / "subset.json").read_text())["50.0"]["1"]) == 6
+
+    found = tmp_path / "predictions.json"
+    few = ["--min-score", "0", "--device", "cpu"]
+    run("predict", out / "fine", photos, "--out", found, "--overlays", tmp_path / "overlays", *few)
+    assert {one["category_id"] for one in json.loads(found.read_text())} <= {3, 7}
+    assert len(list((tmp_path / "overlays").iterdir())) == 12
+    report = tmp_path / "scores.json"
+    run("evaluate", out / "fine", *annotated, "--device", "cpu", "--json", report)
+    assert json.loads(report.read_text())["class_agnostic"]["images"] == 12
+
+    said = run("kernels", out / "fine", "--images", photos, "--out", tmp_path / "kernels.png", "--device", "cpu").stdout
+    assert json.loads(said)
+    said = run("curves", out / "pre", out / "fine", "--out", tmp_path / "curves.png").stdout
+    assert "loss" in said
+    for picture in ("kernels.png", "curves.png"):
+        assert cv2.imread(str(tmp_path / picture)) is not None
+
+
+def test_mistakes(tmp_path: Path) -> None:
+    gt = write_scenes(tmp_path / "photos", 2)
+    annotated = ["--images", tmp_path / "photos", "--gt", gt]
+    assert "densecl" in complains("densecl", "export", tmp_path, tmp_path / "backbone.safetensors")
+    assert "--val-gt" in complains(
+        "finetune", "random", *annotated, "--val-images", tmp_path, "--out", tmp_path / "run"
+    )
+    assert "cosine" in complains(
+        "pretrain", tmp_path / "data", "--weights", "random", "--assigner", "nearest", "--out", tmp_path / "run"
+    )
+    complains("predict", tmp_path, tmp_path / "photos", "--out", tmp_path / "predictions.json")
+    assert "cityscapes" in complains("convert", "pascal", tmp_path, tmp_path / "out.json")
+    assert not (tmp_path / "run").exists()
