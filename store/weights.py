@@ -31,6 +31,7 @@ BACKOFF_S = 1.0  # waits of 1, 2, 4 and 8 s between tries
 TIMEOUT_S = 30.0
 _CHUNK = 1 << 20
 _WAY_OUT = "give a file with --weights FILE, or use --weights lab-color, which needs none"
+_SHIPPED = Path(__file__).parent / "shipped"
 _DENSECL_LICENCE = "by the authors of DenseCL; for the terms see github.com/WXinlong/DenseCL"
 
 
@@ -83,6 +84,15 @@ WEIGHTS: dict[str, WeightsEntry] = {
             size=170613823,
             licence=_DENSECL_LICENCE,
             note="DenseCL, self-supervised on ImageNet for 200 epochs: the weights of FreeSOLO's code",
+        ),
+        WeightsEntry(
+            name="densecl-r18-mini",
+            arch="resnet18",
+            path=_SHIPPED / "densecl-r18-mini.safetensors",
+            sha256="aa8d430a01a506562662236647d0b9439af45d2c55d7c2113590efd97cf84859",
+            size=22383008,
+            licence="MIT; trained by this project on photographs under research terms, which are not included",
+            note="DenseCL by this program, an hour of one CPU core: ships with it; to try things out",
         ),
         WeightsEntry(
             name="lab-color",

@@ -1,6 +1,7 @@
 import errno
 import hashlib
 import io
+import json
 import os
 import pickle
 import re
@@ -322,3 +323,12 @@ def test_other_contents_and_absent_files_are_named(tmp_path):
         w.read_tensors(tmp_path / "tensor.pth")
     with pytest.raises(UserError, match=os.strerror(errno.ENOENT)):
         w.read_tensors(tmp_path / "absent.pth")
+
+
+def test_the_shipped_backbone_is_what_its_card_says():
+    entry = w.WEIGHTS["densecl-r18-mini"]
+    assert w.verify(entry)
+    assert entry.size == entry.path.stat().st_size <= 24_000_000
+    card = json.loads(entry.path.with_suffix(".json").read_text())
+    assert (card["sha256"], card["bytes"], card["arch"]) == (entry.sha256, entry.size, entry.arch)
+    assert entry.sha256 in entry.path.with_suffix(".md").read_text()
