@@ -29,7 +29,7 @@ from saliency_prompt.stages.densecl.augment import render_views
 from saliency_prompt.stages.densecl.module import build_model
 from saliency_prompt.stages.densecl.train import bn_splits
 from saliency_prompt.stages.densecl.views import UNIFORMS, draw_views, step_generator
-from saliency_prompt.stages.features import DTYPES, resolve_device, resolve_precision
+from saliency_prompt.stages.device import DTYPES, resolve_device, resolve_precision
 
 
 def make_step(config: DenseCLConfig, device: torch.device) -> Callable[[int], None]:

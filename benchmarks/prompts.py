@@ -16,7 +16,7 @@ import torch
 from environment import describe, publish
 
 from saliency_prompt import PseudoLabelDataset
-from saliency_prompt.models.backbones import build_backbone
+from saliency_prompt.models.backbones.registry import build_backbone
 from saliency_prompt.pipeline.instances.runs import build_host
 from saliency_prompt.schemas.instances import PRETRAIN_PRESETS, load_instance_config
 from saliency_prompt.stages.instances.module import InstanceTraining

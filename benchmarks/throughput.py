@@ -31,7 +31,7 @@ import torch.nn.functional as F
 from environment import describe
 from pycocotools import mask as coco_mask
 
-from saliency_prompt.models.resnet import ResNet
+from saliency_prompt.models.backbones.resnet import ResNet
 from saliency_prompt.pipeline.batching import Batcher
 from saliency_prompt.pipeline.engine import MAX_WAITING_BATCHES, load_image
 from saliency_prompt.pipeline.plan import plan, resolve_config
@@ -41,7 +41,8 @@ from saliency_prompt.schemas.config import Config
 from saliency_prompt.schemas.load import load_config
 from saliency_prompt.stages.backbone import LoadedBackbone, load_backbone
 from saliency_prompt.stages.decode import DecodedImage
-from saliency_prompt.stages.features import FeatureExtractor, resolve_device, stack_pixels
+from saliency_prompt.stages.device import resolve_device
+from saliency_prompt.stages.features import FeatureExtractor, stack_pixels
 
 Result = TypeVar("Result")
 

@@ -24,7 +24,7 @@ def demo(
     from ..pipeline.progress import Display
     from ..pipeline.show import draw_dataset
     from ..pipeline.sources import open_source
-    from ..stages.features import resolve_device
+    from ..stages.device import resolve_device
 
     folder = Path(out)
     photographs = write_photographs(folder / "photos")

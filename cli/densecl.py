@@ -72,7 +72,7 @@ def train(
     from ..pipeline.densecl.run import run_densecl
     from ..pipeline.signals import graceful_stop
     from ..pipeline.sources import open_source
-    from ..stages.features import resolve_device
+    from ..stages.device import resolve_device
 
     console = plain_console(stderr=True)
     display = _Lines(console)

@@ -33,7 +33,7 @@ def evaluate(
         parts = {"": result}
     else:
         from ..pipeline.instances.predict import evaluate_run
-        from ..stages.features import resolve_device
+        from ..stages.device import resolve_device
 
         parts = result = evaluate_run(Path(dataset), images, gt, resolve_device(device)).report
     if json_ is not None:

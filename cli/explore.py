@@ -36,7 +36,7 @@ def explore(
     from ..pipeline.plan import resolve_config
     from ..pipeline.sources import open_source
     from ..schemas.load import parse_config
-    from ..stages.features import resolve_device
+    from ..stages.device import resolve_device
     from ..store.dataset import Dataset
 
     where = resolve_device(device)

@@ -66,7 +66,7 @@ def generate(
     from ..pipeline.progress import Display
     from ..pipeline.signals import graceful_stop
     from ..pipeline.sources import open_source
-    from ..stages.features import resolve_device
+    from ..stages.device import resolve_device
 
     console = plain_console(stderr=True)
     where = resolve_device(device)

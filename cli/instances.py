@@ -100,7 +100,7 @@ def predict(
 ) -> None:
     """Find objects in photographs with a trained model. Exit code 3 if some could not be used."""
     from ..pipeline.instances.predict import predict as find
-    from ..stages.features import resolve_device
+    from ..stages.device import resolve_device
 
     skipped: list[str] = []
     count = find(run, photos, out, resolve_device(device), overlays=overlays, min_score=min_score, skip=skipped.append)
@@ -119,7 +119,7 @@ def kernels(
 ) -> None:
     """Draw where each query finds its objects, on average (Saliency Prompt, Figure 6), and say how they differ."""
     from ..pipeline.instances.predict import draw_kernels
-    from ..stages.features import resolve_device
+    from ..stages.device import resolve_device
 
     typer.echo(json.dumps(draw_kernels(run, images, out, resolve_device(device), limit=limit), indent=2))
 
@@ -160,7 +160,7 @@ def _run(
 ) -> Any:
     from ..pipeline.instances import jobs
     from ..pipeline.signals import graceful_stop
-    from ..stages.features import resolve_device
+    from ..stages.device import resolve_device
 
     console = plain_console(stderr=True)
 

@@ -42,7 +42,7 @@ def plan(
     from ..pipeline.estimate import estimate, forecast
     from ..pipeline.progress import duration
     from ..pipeline.sources import open_source
-    from ..stages.features import resolve_device
+    from ..stages.device import resolve_device
 
     where = resolve_device(device)
     found = estimate(open_source(photos, root), settings, job.load(settings), where)

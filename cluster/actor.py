@@ -17,7 +17,7 @@ from ..pipeline.run import ShardReport, ShardRunner
 from ..schemas.config import Config
 from ..schemas.errors import UserError
 from ..schemas.manifest import fingerprint
-from ..stages.features import resolve_device
+from ..stages.device import resolve_device
 from ..store.dataset import Dataset
 from .logs import log_as_json
 from .metrics import WorkerMetrics

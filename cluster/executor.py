@@ -15,7 +15,7 @@ from ..pipeline.sources import Source
 from ..schemas.cluster import Workers
 from ..schemas.config import Config
 from ..schemas.errors import UserError
-from ..stages.features import resolve_device
+from ..stages.device import resolve_device
 from ..store.layout import CARD
 from ..store.objects import open_store
 from .actor import WorkerSetup, threads_of

@@ -10,7 +10,7 @@ from ..schemas.errors import UserError
 from ..schemas.load import parse_config
 from ..schemas.manifest import FORMAT_VERSION, DatasetCard, describe_difference, fingerprint
 from ..stages.backbone import LoadedBackbone
-from ..stages.features import resolve_batch_size, resolve_precision
+from ..stages.device import resolve_batch_size, resolve_precision
 from ..store.dataset import Dataset
 from ..store.inputs import discard_inputs, write_inputs
 from ..store.layout import CARD

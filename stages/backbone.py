@@ -6,8 +6,9 @@ from pathlib import Path
 
 import torch
 
-from ..models.backbones import Backbone, build_backbone
-from ..models.state_dict import backbone_state, infer_arch, load_backbone_state
+from ..models.backbones.base import Backbone
+from ..models.backbones.registry import build_backbone
+from ..models.backbones.state_dict import backbone_state, infer_arch, load_backbone_state
 from ..schemas.errors import UserError
 from ..store.weights import read_tensors, resolve_weights
 

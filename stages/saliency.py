@@ -7,8 +7,7 @@ Shape legend: B images, D channels, H W feature cells, K = H*W cells flattened, 
 """
 
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Literal
@@ -17,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..models.arithmetic import exact_bf16_products
 from ..schemas.config import SaliencyConfig
 
 
@@ -98,28 +98,6 @@ def seed_weights(layout: SeedLayout, device: torch.device) -> Tensor:
     identity = torch.eye(layout.height * layout.width, device=device)
     cells_1KHW = identity.view(1, -1, layout.height, layout.width)
     return sample_seeds(cells_1KHW, layout)[0]
-
-
-@contextmanager
-def exact_bf16_products(device: torch.device) -> Iterator[None]:
-    """Let fp32 matrix products of bf16-valued factors run on bf16 units: the result is the fp32 one.
-
-    A product of two bf16 numbers is exact in fp32 and sums are kept in fp32, so that only the order of
-    summation differs. The caller guarantees that every factor is representable in bf16 (features of a bf16
-    backbone, 0/1 masks).
-    """
-    if device.type == "cuda":
-        backend = torch.backends.cuda.matmul
-        fast = "tf32"  # ten mantissa bits hold the seven of bf16
-    else:
-        backend = torch.backends.mkldnn.matmul  # type: ignore[attr-defined]
-        fast = "bf16"
-    before = backend.fp32_precision
-    backend.fp32_precision = fast
-    try:
-        yield
-    finally:
-        backend.fp32_precision = before
 
 
 def flatten_cells(features_BDHW: Tensor) -> Tensor:

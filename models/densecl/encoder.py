@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..backbones import Backbone
+from ..backbones.base import Backbone
 
 EMBEDDING = 128  # channels of all projections, as in MoCo
 

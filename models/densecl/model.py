@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from ..backbones import Backbone
+from ..backbones.base import Backbone
 from .encoder import EMBEDDING, Encoded, Encoder
 from .losses import gather_cells, info_nce, match_cells
 from .norm import split_batch_norm

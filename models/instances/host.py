@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from ..backbones import Backbone
+from ..backbones.base import Backbone
 
 
 @dataclass(frozen=True, slots=True)

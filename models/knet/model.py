@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torchvision.ops import FeaturePyramidNetwork
 
-from ..backbones import LEVELS, Backbone
+from ..backbones.base import LEVELS, Backbone
 from ..instances.host import Initial, QueryHost, Stage
 from .localisation import Localisation
 from .update import PRIOR, UpdateStage, gather_objects

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from ...models.backbones import build_backbone
+from ...models.backbones.registry import build_backbone
 from ...schemas.densecl import DenseCLConfig
 from ...schemas.load import parse_settings
 from ...stages.densecl.correspond import Correspondence, correspond, draw_correspondence

@@ -15,7 +15,7 @@ import torch
 from ...schemas.densecl import DenseCLConfig
 from ...stages.densecl.checkpoint import CARD, check_new, check_same, read_card, read_skipped, write_card
 from ...stages.densecl.train import Outcome, Progress, schedule, train
-from ...stages.features import resolve_precision
+from ...stages.device import resolve_precision
 from ...version import __version__
 from ..sources import Source
 

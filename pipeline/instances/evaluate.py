@@ -14,8 +14,8 @@ from ...models.instances.host import QueryHost, Stage
 from ...schemas.errors import UserError
 from ...schemas.instances import InstanceConfig
 from ...schemas.records import ImageRef
+from ...stages.device import DTYPES, resolve_precision
 from ...stages.evaluate import evaluate_coco
-from ...stages.features import DTYPES, resolve_precision
 from ...stages.instances.inference import Instances, as_results, best_masks, find_instances
 from ...stages.instances.labelled import CocoInstances
 from ...stages.instances.samples import Batch, Sample, SampleError, collate, load_pixels, make_sample, padded_size

@@ -12,7 +12,7 @@ import torch
 from ...schemas.errors import UserError
 from ...schemas.instances import InstanceConfig
 from ...stages.backbone import LoadedBackbone, load_backbone
-from ...stages.features import resolve_precision
+from ...stages.device import resolve_precision
 from ...stages.instances.labelled import CocoInstances, write_subset
 from ...stages.instances.module import InstanceTraining, transfer
 from ...stages.instances.reader import PseudoLabelDataset

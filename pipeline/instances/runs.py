@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ...models.backbones import Backbone, build_backbone
+from ...models.backbones.base import Backbone
+from ...models.backbones.registry import build_backbone
 from ...models.instances.host import QueryHost
 from ...models.knet.model import KNet
 from ...schemas.errors import UserError

@@ -9,7 +9,7 @@ import numpy.typing as npt
 import torch
 from torch.nn import functional as F
 
-from ...models.backbones import Backbone
+from ...models.backbones.base import Backbone
 from ...models.densecl.losses import mutual_matches
 from ...schemas.densecl import AugmentConfig, PhotosConfig
 from ...schemas.errors import UserError

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ...models.backbones import build_backbone
+from ...models.backbones.registry import build_backbone
 from ...models.densecl.model import DenseCL
 from ...models.densecl.shuffle import process_count
 from ...schemas.densecl import DenseCLConfig

@@ -15,7 +15,7 @@ from ...schemas.densecl import DenseCLConfig
 from ...schemas.errors import UserError
 from ...schemas.records import ImageRef
 from ..backbone import load_backbone
-from ..features import resolve_precision
+from ..device import resolve_precision
 from ..loop import find_processes, make_trainer, out_of_memory, quiet
 from .checkpoint import append_curves, append_skipped, newest_checkpoint, read_checkpoint, read_skipped, save_checkpoint
 from .diagnostics import is_finite, queue_health

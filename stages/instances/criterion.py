@@ -11,7 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ...models.instances.host import Initial, Stage
-from .losses import assign, dice_loss, focal_loss, match_cost
+from ...models.losses import dice_loss, focal_loss
+from ...models.matching import assign, match_cost
 
 Pairs = tuple[Tensor, Tensor]  # of queries and objects, as `assign` gives them
 TARGET_STRIDE = 4

@@ -17,7 +17,7 @@ from ...schemas.errors import UserError
 from ...schemas.instances import InstanceConfig
 from ..densecl.checkpoint import append_curves, newest_checkpoint, read_checkpoint, save_checkpoint
 from ..densecl.diagnostics import is_finite
-from ..features import resolve_precision
+from ..device import resolve_precision
 from ..loop import find_processes, make_trainer, out_of_memory, quiet
 from .augment import Augmented, build_transforms
 from .module import InstanceTraining

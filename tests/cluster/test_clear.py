@@ -91,7 +91,7 @@ class TestJob:
     ) -> None:
         import torch
 
-        from saliency_prompt.models.backbones import build_backbone
+        from saliency_prompt.models.backbones.registry import build_backbone
 
         here = tmp_path / "here"
         here.mkdir()

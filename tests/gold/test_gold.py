@@ -1,12 +1,13 @@
 """What training and labelling gave before the harness was rebuilt is what they give now.
 
-The first step is compared as closely as other instruction sets allow; Adam amplifies their last bits in later ones.
+Everything runs with instructions that every x86 processor has; Adam amplifies whatever last bits still differ.
 """
 
 import json
 from pathlib import Path
 
 import pytest
+
 from gold.scenarios import STEPS, World, command, labels_hash, losses, make_world, run
 
 pytestmark = pytest.mark.slow
@@ -21,8 +22,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
 def agree(found: list[float], gold: list[float]) -> None:
     assert len(found) == len(gold) == STEPS
     assert found[0] == pytest.approx(gold[0], rel=1e-5)
-    assert found[:5] == pytest.approx(gold[:5], rel=0.01)
-    assert found == pytest.approx(gold, rel=0.15)
+    assert found == pytest.approx(gold, rel=1e-3)
 
 
 @pytest.mark.parametrize("kind", ["densecl", "pretrain", "finetune"])

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from corpus import BadCorpus, encode, scene, write_photos
-from saliency_prompt.models.lab_color import LabColor
+from saliency_prompt.models.backbones.lab_color import LabColor
 from saliency_prompt.store.check import verify
 
 

@@ -13,7 +13,7 @@ from saliency_prompt.pipeline.estimate import estimate
 from saliency_prompt.pipeline.generate import load
 from saliency_prompt.pipeline.sources import open_source
 from saliency_prompt.schemas.errors import UserError
-from saliency_prompt.stages.features import resolve_device
+from saliency_prompt.stages.device import resolve_device
 from saliency_prompt.store.check import verify
 from saliency_prompt.store.dataset import Dataset
 

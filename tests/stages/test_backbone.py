@@ -5,7 +5,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from saliency_prompt.models.backbones import build_backbone
+from saliency_prompt.models.backbones.registry import build_backbone
 from saliency_prompt.schemas.errors import UserError
 from saliency_prompt.stages.backbone import load_backbone
 from saliency_prompt.store.weights import WEIGHTS, WeightsEntry

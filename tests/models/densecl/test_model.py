@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from saliency_prompt.models.backbones import Backbone
+from saliency_prompt.models.backbones.base import Backbone
 from saliency_prompt.models.densecl.encoder import Encoder
 from saliency_prompt.models.densecl.model import MATCHERS, DenseCL
 from saliency_prompt.models.densecl.norm import SplitBatchNorm2d, split_batch_norm

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from saliency_prompt.models.backbones import build_backbone
+from saliency_prompt.models.backbones.registry import build_backbone
 from saliency_prompt.models.knet.localisation import sine_position
 from saliency_prompt.models.knet.model import KNet
 from saliency_prompt.models.knet.update import gather_objects

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from corpus import encode, scene
-from saliency_prompt.models.backbones import build_backbone
+from saliency_prompt.models.backbones.registry import build_backbone
 from saliency_prompt.models.knet.model import KNet
 from saliency_prompt.pipeline.instances.evaluate import find_in
 from saliency_prompt.schemas.instances import FINETUNE_PRESETS, load_instance_config

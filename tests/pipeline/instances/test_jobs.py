@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from saliency_prompt.models.backbones import build_backbone
+from saliency_prompt.models.backbones.registry import build_backbone
 from saliency_prompt.pipeline.instances.jobs import Loop, finetune, pretrain
 from saliency_prompt.pipeline.instances.predict import draw_kernels, evaluate_run, predict
 from saliency_prompt.pipeline.instances.runs import load_model, read_card

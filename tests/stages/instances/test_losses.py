@@ -9,8 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from saliency_prompt.models.instances.host import Initial, Stage
+from saliency_prompt.models.losses import dice_loss, focal_loss
+from saliency_prompt.models.matching import assign, match_cost
 from saliency_prompt.stages.instances.criterion import Targets, Weights, instance_losses, shrink_masks
-from saliency_prompt.stages.instances.losses import assign, dice_loss, focal_loss, match_cost
 
 
 def sigmoid(x: float) -> float:

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from torchvision import models
 from torchvision.models.resnet import Bottleneck
 
-from ..schemas.errors import UserError
-from .backbones import LEVELS, Backbone
+from ...schemas.errors import UserError
+from .base import LEVELS, Backbone
 
 _BUILDERS = {
     "resnet18": models.resnet18,

@@ -1,32 +1,14 @@
-"""Losses and matching costs of query-based instance segmentation (K-Net, section 3.4; METHOD: Dice with squares).
+"""Pairs of queries and objects (Hungarian matching), and K-Net's costs.
 
 Shape legend: N queries, M objects, K classes, P pixels.
 """
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
-ALPHA, GAMMA = 0.25, 2.0  # of the focal loss
-DICE_EPS = 1e-3
-
-
-def focal_loss(logits: Tensor, targets: Tensor) -> Tensor:
-    """Sigmoid focal loss of each element; targets are 0 or 1 in the logits' shape."""
-    p = logits.sigmoid()
-    cross_entropy = F.binary_cross_entropy_with_logits(logits, targets, reduction="none")
-    p_true = p * targets + (1 - p) * (1 - targets)
-    alpha = ALPHA * targets + (1 - ALPHA) * (1 - targets)
-    return alpha * (1 - p_true) ** GAMMA * cross_entropy
-
-
-def dice_loss(logits_MP: Tensor, targets_MP: Tensor) -> Tensor:
-    """1 - 2 sum(p t) / (sum p^2 + sum t^2), each sum with an epsilon: [M]."""
-    p = logits_MP.sigmoid()
-    squares = ((p * p).sum(1) + DICE_EPS) + ((targets_MP * targets_MP).sum(1) + DICE_EPS)
-    return 1 - 2 * (p * targets_MP).sum(1) / squares
+from .losses import ALPHA, DICE_EPS, GAMMA
 
 
 def match_cost(

@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from saliency_prompt.models.backbones import BACKBONES, build_backbone
-from saliency_prompt.models.resnet import ResNet, fold_batch_norm
-from saliency_prompt.models.state_dict import load_backbone_state
+from saliency_prompt.models.backbones.registry import BACKBONES, build_backbone
+from saliency_prompt.models.backbones.resnet import ResNet, fold_batch_norm
+from saliency_prompt.models.backbones.state_dict import load_backbone_state
 from saliency_prompt.schemas.errors import UserError
 from saliency_prompt.store.weights import read_tensors
 

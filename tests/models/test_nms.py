@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from saliency_prompt.stages.nms import greedy_nms, iou_matrix, matrix_nms
+from saliency_prompt.models.nms import greedy_nms, iou_matrix, matrix_nms
 
 A = [1.0, 1, 0, 0]
 B = [0.0, 0, 1, 1]

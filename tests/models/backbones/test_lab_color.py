@@ -9,8 +9,8 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from saliency_prompt.models.backbones import build_backbone
-from saliency_prompt.models.lab_color import LabColor, rgb_to_lab
+from saliency_prompt.models.backbones.lab_color import LabColor, rgb_to_lab
+from saliency_prompt.models.backbones.registry import build_backbone
 
 sides = st.integers(1, 130)
 

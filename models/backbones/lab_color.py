@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .backbones import Backbone
+from .base import Backbone
 
 _PATCH = 4  # pixels; measurements are averaged over patches of this side first
 # Bandwidths of the kernel: L, a, b in CIE Lab units (just noticeable: about 2), gradient strength in 0..1

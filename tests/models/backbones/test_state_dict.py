@@ -3,8 +3,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from saliency_prompt.models.backbones import build_backbone
-from saliency_prompt.models.state_dict import backbone_state, infer_arch, load_backbone_state, unwrap
+from saliency_prompt.models.backbones.registry import build_backbone
+from saliency_prompt.models.backbones.state_dict import backbone_state, infer_arch, load_backbone_state, unwrap
 from saliency_prompt.schemas.errors import UserError
 
 

@@ -10,7 +10,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from .saliency import exact_bf16_products
+from .arithmetic import exact_bf16_products
 
 
 def iou_matrix(masks_BMK: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ from collections.abc import Collection, Mapping
 
 from torch import Tensor, nn
 
-from ..schemas.errors import UserError
+from ...schemas.errors import UserError
 
 _WRAPPERS = ("state_dict", "model", "teacher")
 _PREFIX = re.compile(r"(?:(?:module|model|backbone|encoder_q|encoder|base_encoder|trunk)\.(?:0\.)?)*")

@@ -1,0 +1,1 @@
+"""Feature extractors, each in a file of its own; `registry.py` names them."""
