@@ -1,6 +1,7 @@
 """A trained model on photographs: predictions, COCO metrics, kernel maps."""
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,15 +10,17 @@ import numpy as np
 import numpy.typing as npt
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 
-from ...models.instances.host import QueryHost, Stage
+from ...models.detector import Detector, Limits
+from ...models.queries.host import AnyHost
 from ...schemas.errors import UserError
 from ...schemas.instances import InstanceConfig
 from ...schemas.records import ImageRef
 from ...stages.device import DTYPES, resolve_precision
 from ...stages.evaluate import evaluate_coco
-from ...stages.instances.inference import Instances, as_results, best_masks, find_instances
 from ...stages.instances.labelled import CocoInstances
+from ...stages.instances.results import Instances, as_results, encode_found
 from ...stages.instances.samples import Batch, Sample, SampleError, collate, load_pixels, make_sample, padded_size
 
 BATCH = 4  # images at once
@@ -34,7 +37,7 @@ class Scores:
 
 
 def evaluate_model(
-    host: QueryHost,
+    host: AnyHost,
     config: InstanceConfig,
     categories: Sequence[int],
     images: str,
@@ -62,7 +65,7 @@ def evaluate_model(
 
 
 def find_in(
-    host: QueryHost,
+    host: AnyHost,
     config: InstanceConfig,
     refs: Sequence[ImageRef],
     device: torch.device,
@@ -76,41 +79,41 @@ def find_in(
     """
     for batch, usable in _batches(refs, config, skipped):
         if batch is not None:
-            stage = run_host(host, config, batch, device)
+            limits = Limits(host.num_queries, min_score)
+            with arithmetic(config, device):
+                found = host.find(normal_images(host, batch, device), batch.resized, limits)
             padded = (batch.images.shape[2], batch.images.shape[3])
         for place, ref in enumerate(usable):
             if batch is None:
                 yield ref, None
                 continue
+            resized, stored = batch.resized[place], batch.stored[place]
             yield (
                 ref,
-                find_instances(
-                    stage,
-                    place,
-                    padded=padded,
-                    resized=batch.resized[place],
-                    stored=batch.stored[place],
-                    most=host.num_queries,
-                    threshold=config.trainer.threshold,
-                    min_score=min_score,
+                encode_found(
+                    found[place], padded=padded, resized=resized, stored=stored, threshold=config.trainer.threshold
                 ),
             )
 
 
-@torch.inference_mode()
-def run_host(host: QueryHost, config: InstanceConfig, batch: Batch, device: torch.device) -> Stage:
-    """The last stage on a batch."""
+def normal_images(host: Detector, batch: Batch, device: torch.device) -> Tensor:
+    """The images of a batch as the backbone takes them."""
     mean = torch.tensor(host.backbone.mean, device=device).view(1, 3, 1, 1)
     std = torch.tensor(host.backbone.std, device=device).view(1, 3, 1, 1)
+    return (batch.images.to(device).float() - mean) / std
+
+
+@contextmanager
+def arithmetic(config: InstanceConfig, device: torch.device) -> Iterator[None]:
+    """Inference in the run's precision."""
     dtype = DTYPES[resolve_precision(config.trainer.precision, "", device)]
-    with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
-        initial = host.start(host.features((batch.images.to(device).float() - mean) / std))
-        return host.refine(initial, initial.queries)[-1]
+    with torch.inference_mode(), torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
+        yield
 
 
 @torch.inference_mode()
 def kernel_maps(
-    host: QueryHost, config: InstanceConfig, refs: Sequence[ImageRef], device: torch.device
+    host: AnyHost, config: InstanceConfig, refs: Sequence[ImageRef], device: torch.device
 ) -> npt.NDArray[np.float32]:
     """Mean mask of every query over photographs: [N, KERNEL_SIDE, KERNEL_SIDE] (Saliency Prompt, Figure 6)."""
     total = torch.zeros(host.num_queries, KERNEL_SIDE, KERNEL_SIDE)
@@ -118,7 +121,8 @@ def kernel_maps(
     for batch, _ in _batches(refs, config, lambda _: None):
         if batch is None:
             continue
-        probability = best_masks(run_host(host, config, batch, device))
+        with arithmetic(config, device):
+            probability = host.look(normal_images(host, batch, device), batch.resized)
         height, width = batch.images.shape[2:]
         for place, (rows, columns) in enumerate(batch.resized):
             h = max(1, round(probability.shape[2] * rows / height))

@@ -80,7 +80,7 @@ def pretrain_on(data: PseudoLabelDataset, weights: str, config: InstanceConfig, 
         **_about(backbone),
     }
     open_run(out, card, resume=loop.resume)
-    host = build_host(config.model, backbone.module, 1, config.trainer.seed)
+    host = build_host(config, backbone.module, 1, config.trainer.seed)
     total = epoch_steps(config, len(data)) * config.trainer.max_epochs
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.trainer.seed)
@@ -131,7 +131,7 @@ def finetune(
         **about,
     }
     open_run(out, card, resume=loop.resume)
-    host = build_host(config.model, backbone.module, len(data.categories), config.trainer.seed)
+    host = build_host(config, backbone.module, len(data.categories), config.trainer.seed)
     transferred, fresh = transfer(host, state, skip=tuple(host.class_layers())) if pretrained else ([], [])
     if is_first_process():
         if data.chosen is not None:

@@ -13,7 +13,7 @@ from pycocotools import mask as coco_mask
 
 from ...schemas.errors import UserError
 from ...schemas.records import ImageRef
-from ...stages.instances.inference import Instances, as_results
+from ...stages.instances.results import Instances, as_results
 from ...stages.instances.samples import load_pixels
 from ...stages.overlay import draw_overlay
 from ..sources import open_source

@@ -11,10 +11,10 @@ from torch import Tensor
 
 from ...models.backbones.base import Backbone
 from ...models.backbones.registry import build_backbone
-from ...models.instances.host import QueryHost
-from ...models.knet.model import KNet
+from ...models.queries.host import AnyHost
+from ...models.queries.knet.model import KNet
 from ...schemas.errors import UserError
-from ...schemas.instances import HostConfig, InstanceConfig
+from ...schemas.instances import InstanceConfig
 from ...schemas.load import parse_settings
 from ...stages.densecl.checkpoint import check_new, newest_checkpoint, read_checkpoint
 from ...stages.instances.module import host_state
@@ -28,22 +28,26 @@ _FREE = {("data", "workers"), ("trainer", "log_every"), ("trainer", "checkpoint_
 class TrainedModel:
     """What a run's newest checkpoint holds."""
 
-    host: QueryHost
+    host: AnyHost
     config: InstanceConfig
     card: dict[str, Any]
 
 
-def build_host(config: HostConfig, backbone: Backbone, num_classes: int, seed: int) -> QueryHost:
+def build_host(config: InstanceConfig, backbone: Backbone, num_classes: int, seed: int) -> AnyHost:
     """The untrained model around a backbone; its fresh parameters come from the seed."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return KNet(
             backbone,
             num_classes,
-            num_queries=config.queries,
-            channels=config.channels,
-            stages=config.stages,
-            hidden=config.hidden,
+            num_queries=config.model.queries,
+            channels=config.model.channels,
+            stages=config.model.stages,
+            hidden=config.model.hidden,
+            class_weight=config.loss.classes,
+            dice_weight=config.loss.dice,
+            mask_weight=config.loss.mask,
+            semantic_weight=config.loss.semantic,
         )
 
 
@@ -105,7 +109,7 @@ def load_model(run: Path) -> TrainedModel:
     card, state = read_state(run)
     config = parse_settings(InstanceConfig, card["config"])
     host = build_host(
-        config.model,
+        config,
         build_backbone(card["arch"], stride_in_1x1=config.model.stride_in_1x1),
         card["num_classes"],
         0,

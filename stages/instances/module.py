@@ -7,11 +7,12 @@ import torch
 from torch import Tensor, nn
 
 from ...models.densecl.shuffle import process_count
-from ...models.instances.host import Initial, QueryHost
-from ...models.instances.prompts import ASSIGNERS, pad_boxes, pool_prompts, prompt_shift
+from ...models.detector import Targets
+from ...models.queries.host import AnyHost, Initial
+from ...models.queries.kernel_loss import kernel_loss
+from ...models.queries.prompts import ASSIGNERS, pad_boxes, pool_prompts, prompt_shift
 from ...schemas.instances import InstanceConfig
 from ..densecl.diagnostics import Averages
-from .criterion import Targets, Weights, instance_losses, shrink_masks
 from .samples import Batch
 
 STEM = ("conv1", "bn1", "layer1")
@@ -25,7 +26,7 @@ class InstanceTraining(lightning.LightningModule):
     """
 
     def __init__(
-        self, host: QueryHost, config: InstanceConfig, total_steps: int, *, prompts: bool, seed_channels: int = 0
+        self, host: AnyHost, config: InstanceConfig, total_steps: int, *, prompts: bool, seed_channels: int = 0
     ) -> None:
         super().__init__()
         self.host = host
@@ -98,42 +99,32 @@ class InstanceTraining(lightning.LightningModule):
         """Weighted losses by name."""
         initial, queries = self.start(batch)
         stages = self.host.refine(initial, queries)
-        targets = [
-            Targets(shrink_masks(masks), labels) for masks, labels in zip(batch.masks, batch.labels, strict=True)
-        ]
-        loss, prompt = self.config.loss, self.config.prompt
-        weights = Weights(loss.classes, loss.dice, loss.mask, loss.semantic, prompt.kernel_weight)
-        seeds = None if self.projection is None else self.projection(torch.cat(batch.seeds))
-        if seeds is not None and len(seeds) > 1:
-            self.averages.add(seed_spread=torch.nn.functional.normalize(seeds.detach().float(), dim=1).std(0).mean())
-        losses, _ = instance_losses(
-            initial,
-            stages,
-            targets,
-            weights,
-            matches_before=self.host.matches_before,
-            seeds=seeds,
-            average=_average,
-        )
+        losses, pairs = self.host.criterion(initial, stages, batch_targets(batch), _average)
+        if self.projection is not None:
+            seeds = self.projection(torch.cat(batch.seeds))
+            if len(seeds) > 1:
+                spread = torch.nn.functional.normalize(seeds.detach().float(), dim=1).std(0).mean()
+                self.averages.add(seed_spread=spread)
+            counts, weight = [len(labels) for labels in batch.labels], self.config.prompt.kernel_weight
+            losses |= kernel_loss(stages, pairs, seeds, counts, weight=weight, average=_average)
         return losses
 
     def start(self, batch: Batch) -> tuple[Initial, Tensor]:
         """Initial masks, and the queries of the first stage with their prompts."""
         pyramid = self.host.features(self.normalise(batch.images))
         if self.assigner == "none":
-            initial = self.host.start(pyramid)
+            initial = self.host.start(pyramid, batch.resized)
             return initial, initial.queries
         boxes_BL4, valid_BL = pad_boxes(batch.boxes)
         prompts_BLC = pool_prompts(self.host.prompt_map(pyramid), boxes_BL4, self.host.prompt_stride)
         prompt = self.config.prompt
         assign = ASSIGNERS[self.assigner]
+        learned_BNC = self.host.learned.expand(len(batch.images), -1, -1)
         if prompt.inject_at == "before_head":
-            learned_BNC = self.host.start(pyramid).learned.expand(len(batch.images), -1, -1)
             shift_BNC = prompt_shift(assign, learned_BNC, prompts_BLC, valid_BL, prompt.dropout)
-            initial = self.host.start(pyramid, shift_BNC.to(learned_BNC.dtype))
+            initial = self.host.start(pyramid, batch.resized, shift_BNC.to(learned_BNC.dtype))
             return initial, initial.queries
-        initial = self.host.start(pyramid)
-        learned_BNC = initial.learned.expand(len(batch.images), -1, -1)
+        initial = self.host.start(pyramid, batch.resized)
         against_BNC = learned_BNC if prompt.match_on == "initial" else initial.queries
         shift_BNC = prompt_shift(assign, against_BNC, prompts_BLC.to(against_BNC.dtype), valid_BL, prompt.dropout)
         return initial, initial.queries + shift_BNC
@@ -144,7 +135,15 @@ class InstanceTraining(lightning.LightningModule):
         return normal
 
 
-def freeze(host: QueryHost, what: str) -> None:
+def batch_targets(batch: Batch) -> list[Targets]:
+    """What a detector is trained towards."""
+    return [
+        Targets(masks, labels, boxes, torch.ones(len(labels), device=masks.device))
+        for masks, labels, boxes in zip(batch.masks, batch.labels, batch.boxes, strict=True)
+    ]
+
+
+def freeze(host: AnyHost, what: str) -> None:
     """Fix the backbone's first layers or all of it; its norms are fixed in any case."""
     for name, parameter in host.backbone.named_parameters():
         if what == "all" or (what == "stem" and name.startswith(STEM)):
@@ -163,7 +162,7 @@ def _average(count: Tensor) -> Tensor:
     return count.clamp_min(1) / world
 
 
-def transfer(host: QueryHost, state: dict[str, Tensor], *, skip: tuple[str, ...]) -> tuple[list[str], list[str]]:
+def transfer(host: AnyHost, state: dict[str, Tensor], *, skip: tuple[str, ...]) -> tuple[list[str], list[str]]:
     """Take every tensor whose name and shape fit, but those of the prefixes `skip`: names taken, names left fresh."""
     mine = host.state_dict()
     fitting = {

@@ -7,11 +7,11 @@ import torch
 
 from corpus import encode, scene
 from saliency_prompt.models.backbones.registry import build_backbone
-from saliency_prompt.models.knet.model import KNet
+from saliency_prompt.models.queries.knet.model import KNet
 from saliency_prompt.pipeline.instances.evaluate import find_in
 from saliency_prompt.schemas.instances import FINETUNE_PRESETS, load_instance_config
 from saliency_prompt.schemas.records import ImageRef
-from saliency_prompt.stages.instances.inference import Instances
+from saliency_prompt.stages.instances.results import Instances
 
 CPU = torch.device("cpu")
 SIZES = [(64, 64), (64, 96), (50, 64), (96, 64), (64, 64), (64, 90), (64, 64)]

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from saliency_prompt.models.instances.prompts import ASSIGNERS, pad_boxes, pool_prompts, prompt_shift
+from saliency_prompt.models.queries.prompts import ASSIGNERS, pad_boxes, pool_prompts, prompt_shift
 
 STRIDE = 32
 

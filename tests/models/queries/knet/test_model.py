@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from saliency_prompt.models.backbones.registry import build_backbone
-from saliency_prompt.models.knet.localisation import sine_position
-from saliency_prompt.models.knet.model import KNet
-from saliency_prompt.models.knet.update import gather_objects
+from saliency_prompt.models.queries.knet.localisation import sine_position
+from saliency_prompt.models.queries.knet.model import KNet
+from saliency_prompt.models.queries.knet.update import gather_objects
 
 
 @pytest.fixture(scope="module")
@@ -16,10 +16,9 @@ def knet() -> KNet:
 
 
 def test_shapes(knet: KNet) -> None:
-    initial = knet.start(knet.features(torch.randn(2, 3, 64, 96)))
+    initial = knet.start(knet.features(torch.randn(2, 3, 64, 96)), [(64, 96)] * 2)
     stages = knet.refine(initial, initial.queries)
     assert initial.masks.shape == (2, 7, 8, 12)
-    assert initial.semantic is not None
     assert initial.semantic.shape == (2, 5, 8, 12)
     assert len(stages) == 3
     for stage in stages:
@@ -32,8 +31,8 @@ def test_shapes(knet: KNet) -> None:
 def test_an_image_does_not_see_its_neighbours(knet: KNet) -> None:
     images = torch.randn(3, 3, 64, 64)
     with torch.no_grad():
-        together = knet.start(knet.features(images))
-        alone = knet.start(knet.features(images[1:2]))
+        together = knet.start(knet.features(images), [(64, 64)] * 3)
+        alone = knet.start(knet.features(images[1:2]), [(64, 64)])
         torch.testing.assert_close(alone.masks[0], together.masks[1], atol=1e-4, rtol=1e-4)
         a, b = knet.refine(alone, alone.queries)[-1], knet.refine(together, together.queries)[-1]
     torch.testing.assert_close(a.masks[0], b.masks[1], atol=1e-3, rtol=1e-3)
@@ -42,9 +41,8 @@ def test_an_image_does_not_see_its_neighbours(knet: KNet) -> None:
 
 def test_every_parameter_learns() -> None:
     knet = KNet(build_backbone("resnet18"), 3, num_queries=4, channels=32, hidden=64)
-    initial = knet.start(knet.features(torch.randn(1, 3, 64, 64)))
+    initial = knet.start(knet.features(torch.randn(1, 3, 64, 64)), [(64, 64)])
     stages = knet.refine(initial, initial.queries)
-    assert initial.semantic is not None
     total = initial.masks.sum() + initial.semantic.sum()
     total = total + sum(stage.masks.square().sum() + stage.classes.square().sum() for stage in stages)
     total.backward()
@@ -71,9 +69,9 @@ def test_positions_tell_rows_from_columns() -> None:
 
 def test_before_the_head_prompts_move_the_first_masks(knet: KNet) -> None:
     pyramid = knet.features(torch.randn(1, 3, 64, 64))
-    plain, moved = knet.start(pyramid), knet.start(pyramid, torch.ones(1, 7, 32))
+    plain, moved = knet.start(pyramid, [(64, 64)]), knet.start(pyramid, [(64, 64)], torch.ones(1, 7, 32))
     assert not torch.allclose(plain.masks, moved.masks)
-    same = knet.start(pyramid, torch.zeros(1, 7, 32))
+    same = knet.start(pyramid, [(64, 64)], torch.zeros(1, 7, 32))
     assert torch.equal(plain.masks, same.masks)
 
 

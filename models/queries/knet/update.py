@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..instances.host import Stage
+from .criterion import KNetRefined
 
 PRIOR = 0.01  # of a class, at the start
 
@@ -62,7 +62,7 @@ class UpdateStage(nn.Module):
                 nn.init.xavier_uniform_(parameter)
         nn.init.constant_(self.classes.bias, -torch.tensor((1 - PRIOR) / PRIOR).log().item())
 
-    def forward(self, features_BChw: Tensor, masks_BNhw: Tensor, kernels_BNC: Tensor) -> Stage:
+    def forward(self, features_BChw: Tensor, masks_BNhw: Tensor, kernels_BNC: Tensor) -> KNetRefined:
         """Features, the masks and kernels before -> the stage's queries, classes and masks."""
         features = self.project(features_BChw)
         if masks_BNhw.shape[2:] != features.shape[2:]:
@@ -72,7 +72,7 @@ class UpdateStage(nn.Module):
         kernels = self.attention_norm(kernels + attended)
         kernels = self.feed_forward_norm(kernels + self.feed_forward(kernels))
         mask_kernels = self.mask_kernel(self.mask_branch(kernels))
-        return Stage(
+        return KNetRefined(
             queries=kernels,
             classes=self.classes(self.class_branch(kernels)),
             masks=torch.einsum("bnc,bchw->bnhw", mask_kernels, features),

@@ -1,21 +1,37 @@
-"""All losses of a batch: initial masks, semantic map, classes and masks of every stage, kernels.
+"""All losses of a batch: initial masks, semantic map, classes and masks of every stage.
 
-Shape legend: B images, N queries, M objects of an image, K classes, C channels, h w cells at stride 4.
+Shape legend: B images, N queries, M objects of an image, K classes, H W pixels of the batch, h w cells at stride 4.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ...models.instances.host import Initial, Stage
-from ...models.losses import dice_loss, focal_loss
-from ...models.matching import assign, match_cost
+from ...detector import Average, Targets
+from ...losses import dice_loss, focal_loss
+from ...matching import assign, match_cost
+from ..host import Initial, Pairs, Refined
 
-Pairs = tuple[Tensor, Tensor]  # of queries and objects, as `assign` gives them
 TARGET_STRIDE = 4
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class KNetInitial(Initial):
+    """masks [B, N, ., .] and semantic [B, K, ., .] logits; features [B, C, ., .] that the stages look at."""
+
+    masks: Tensor
+    semantic: Tensor
+    features: Tensor
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class KNetRefined(Refined):
+    """masks [B, N, ., .] logits."""
+
+    masks: Tensor
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,11 +42,10 @@ class Weights:
     dice: float = 4.0
     mask: float = 1.0
     semantic: float = 1.0
-    kernel: float = 1.0
 
 
-@dataclass(frozen=True, slots=True)
-class Targets:
+@dataclass(frozen=True, slots=True, eq=False)
+class SoftTargets:
     """Objects of one image: soft masks [M, h, w] in 0..1, labels [M]."""
 
     masks: Tensor
@@ -45,47 +60,39 @@ def shrink_masks(masks_MHW: Tensor) -> Tensor:
     return F.interpolate(masks_MHW[None].float(), size, mode="bilinear", align_corners=False)[0]
 
 
-def instance_losses(
-    initial: Initial,
-    stages: Sequence[Stage],
+def knet_losses(
+    initial: KNetInitial,
+    stages: Sequence[KNetRefined],
     targets: Sequence[Targets],
     weights: Weights,
-    *,
-    matches_before: bool = True,
-    seeds: Tensor | None = None,
-    average: Callable[[Tensor], Tensor] = lambda count: count.clamp_min(1),
+    average: Average,
 ) -> tuple[dict[str, Tensor], list[list[Pairs]]]:
-    """Weighted losses by name, and the pairs of every stage by image.
+    """Weighted losses by name, and the pairs of every stage by image (K-Net, section 3.3).
 
-    `seeds` [sum of M, C], of all images' objects in order, supervise the matched queries (Saliency Prompt Eq. 9).
-    `average` takes a count to its mean over all processes, but at least one in all of them: with it, gradients that
-    are averaged over processes are those of one process with the whole batch.
+    A stage is matched on the masks and classes before it, the first one and the initial masks without classes.
     """
-    height, width = targets[0].masks.shape[1:]
-    before = _upsample(initial.masks, (height, width))
-    pairs = _match(None, before, targets, weights)
+    soft = [SoftTargets(shrink_masks(target.masks), target.labels) for target in targets]
+    size = (soft[0].masks.shape[1], soft[0].masks.shape[2])
+    before = _upsample(initial.masks, size)
+    pairs = _match(None, before, soft, weights)
     count = average(before.new_tensor(float(sum(len(queries) for queries, _ in pairs)), dtype=torch.float32))
-    losses = {f"initial_{name}": value for name, value in _mask_losses(before, targets, pairs, weights, count).items()}
-    if initial.semantic is not None:
-        semantic = _upsample(initial.semantic, (height, width))
-        losses["semantic"] = weights.semantic * _semantic_loss(semantic, targets, average)
+    losses = {f"initial_{name}": value for name, value in _mask_losses(before, soft, pairs, weights, count).items()}
+    losses["semantic"] = weights.semantic * _semantic_loss(_upsample(initial.semantic, size), soft, average)
     matched: list[list[Pairs]] = []
     for number, stage in enumerate(stages, start=1):
-        masks = _upsample(stage.masks, (height, width))
-        if not matches_before:
-            pairs = _match(stage.classes, masks, targets, weights)
+        masks = _upsample(stage.masks, size)
         matched.append(pairs)
-        losses[f"class_{number}"] = weights.classes * _class_loss(stage.classes, targets, pairs, count)
-        for name, value in _mask_losses(masks, targets, pairs, weights, count).items():
+        losses[f"class_{number}"] = weights.classes * _class_loss(stage.classes, soft, pairs, count)
+        for name, value in _mask_losses(masks, soft, pairs, weights, count).items():
             losses[f"{name}_{number}"] = value
-        if seeds is not None:
-            losses[f"kernel_{number}"] = weights.kernel * _kernel_loss(stage.queries, seeds, targets, pairs, count)
-        if matches_before and number < len(stages):
-            pairs = _match(stage.classes, masks, targets, weights)
+        if number < len(stages):
+            pairs = _match(stage.classes, masks, soft, weights)
     return losses, matched
 
 
-def _match(classes_BNK: Tensor | None, masks_BNhw: Tensor, targets: Sequence[Targets], weights: Weights) -> list[Pairs]:
+def _match(
+    classes_BNK: Tensor | None, masks_BNhw: Tensor, targets: Sequence[SoftTargets], weights: Weights
+) -> list[Pairs]:
     """Pairs of each image."""
     numbers = (weights.classes, weights.dice, weights.mask)
     found = []
@@ -98,7 +105,7 @@ def _match(classes_BNK: Tensor | None, masks_BNhw: Tensor, targets: Sequence[Tar
 
 
 def _mask_losses(
-    masks_BNhw: Tensor, targets: Sequence[Targets], pairs: Sequence[Pairs], weights: Weights, count: Tensor
+    masks_BNhw: Tensor, targets: Sequence[SoftTargets], pairs: Sequence[Pairs], weights: Weights, count: Tensor
 ) -> dict[str, Tensor]:
     """Dice, and cross-entropy averaged over pixels, summed over pairs and divided by `count`."""
     found = torch.cat([masks_BNhw[image][queries] for image, (queries, _) in enumerate(pairs)]).flatten(1).float()
@@ -113,7 +120,7 @@ def _mask_losses(
     }
 
 
-def _class_loss(classes_BNK: Tensor, targets: Sequence[Targets], pairs: Sequence[Pairs], count: Tensor) -> Tensor:
+def _class_loss(classes_BNK: Tensor, targets: Sequence[SoftTargets], pairs: Sequence[Pairs], count: Tensor) -> Tensor:
     """Focal loss of all queries, over the number of those with an object; the others are background."""
     wanted = torch.zeros_like(classes_BNK, dtype=torch.float32)
     for image, (target, (queries, objects)) in enumerate(zip(targets, pairs, strict=True)):
@@ -121,7 +128,7 @@ def _class_loss(classes_BNK: Tensor, targets: Sequence[Targets], pairs: Sequence
     return focal_loss(classes_BNK.float(), wanted).sum() / count
 
 
-def _semantic_loss(semantic_BKhw: Tensor, targets: Sequence[Targets], average: Callable[[Tensor], Tensor]) -> Tensor:
+def _semantic_loss(semantic_BKhw: Tensor, targets: Sequence[SoftTargets], average: Average) -> Tensor:
     """Focal loss of the class at every pixel; where objects overlap, the later one counts."""
     wanted = torch.zeros_like(semantic_BKhw, dtype=torch.float32)
     count = wanted.new_zeros(())
@@ -134,20 +141,6 @@ def _semantic_loss(semantic_BKhw: Tensor, targets: Sequence[Targets], average: C
             wanted[image].scatter_(0, labels_hw[None], (last_hw > 0).float()[None])
             count = count + (last_hw > 0).sum()
     return focal_loss(semantic_BKhw.float(), wanted).sum() / average(count)
-
-
-def _kernel_loss(
-    queries_BNC: Tensor, seeds: Tensor, targets: Sequence[Targets], pairs: Sequence[Pairs], count: Tensor
-) -> Tensor:
-    """1 - cosine of matched queries and their object's seed, summed over pairs and divided by `count`."""
-    found = torch.cat([queries_BNC[image][queries] for image, (queries, _) in enumerate(pairs)]).float()
-    starts = [0]
-    for target in targets:
-        starts.append(starts[-1] + len(target.labels))
-    places = torch.cat([objects + start for (_, objects), start in zip(pairs, starts[:-1], strict=True)])
-    if not len(found):
-        return 0 * (queries_BNC.float().sum() + seeds.float().sum())
-    return (1 - F.cosine_similarity(found, seeds[places].float(), dim=1)).sum() / count
 
 
 def _upsample(map_BNhw: Tensor, size: tuple[int, int]) -> Tensor:

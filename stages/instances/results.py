@@ -1,0 +1,71 @@
+"""From what a detector found to instances of the stored image.
+
+Shape legend: n instances, h w cells of a map.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import torch.nn.functional as F
+from pycocotools import mask as coco_mask
+from torch import Tensor
+
+from ...models.detector import Found, Size
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Instances:
+    """Objects found in one image, best first: compressed RLEs, scores and labels [n]."""
+
+    masks: list[dict[str, Any]]
+    scores: npt.NDArray[np.float32]
+    labels: npt.NDArray[np.int64]
+
+
+def encode_found(found: Found, *, padded: Size, resized: Size, stored: Size, threshold: float = 0.5) -> Instances:
+    """The instances of one image as RLEs. Sizes are of the batch, of the image in it, and of its file.
+
+    Masks without a pixel above the threshold are left out: they have no box, and no metric gains by them.
+    """
+    masks = []
+    kept = []
+    for place in range(len(found)):
+        box = None if found.boxes is None else found.boxes[place]
+        mask = full_size(found.maps[place], box, padded, resized, stored) > threshold
+        if mask.any():
+            masks.append(coco_mask.encode(np.asfortranarray(mask.cpu().numpy().astype(np.uint8))))
+            kept.append(place)
+    scores, labels = found.scores.float().cpu().numpy(), found.labels.cpu().numpy()
+    return Instances(masks, scores[kept], labels[kept])
+
+
+def full_size(map_hw: Tensor, box_4: Tensor | None, padded: Size, resized: Size, stored: Size) -> Tensor:
+    """Probabilities of one soft mask at the size of the stored image; zero outside the box, if it has one."""
+    if box_4 is None:
+        whole = F.interpolate(map_hw[None, None].float(), padded, mode="bilinear", align_corners=False)
+        cropped = whole[:, :, : resized[0], : resized[1]]
+        full: Tensor = F.interpolate(cropped, stored, mode="bilinear", align_corners=False)[0, 0]
+        return full
+    scale = box_4.new_tensor([stored[1] / resized[1], stored[0] / resized[0]]).repeat(2)
+    x1, y1, x2, y2 = (box_4.float() * scale).tolist()
+    rows = (torch.arange(stored[0], device=map_hw.device) + 0.5 - y1) / max(y2 - y1, 1e-6) * 2 - 1
+    columns = (torch.arange(stored[1], device=map_hw.device) + 0.5 - x1) / max(x2 - x1, 1e-6) * 2 - 1
+    grid = torch.stack([columns.expand(stored[0], -1), rows[:, None].expand(-1, stored[1])], dim=2)
+    pasted: Tensor = F.grid_sample(map_hw[None, None].float(), grid[None], align_corners=False)[0, 0]
+    return pasted
+
+
+def as_results(found: Instances, image_id: int, categories: list[int] | None) -> list[dict[str, Any]]:
+    """COCO results; `categories` turns labels into the category ids of a file (1 for all without it)."""
+    return [
+        {
+            "image_id": image_id,
+            "category_id": 1 if categories is None else categories[label],
+            "segmentation": {"size": mask["size"], "counts": mask["counts"].decode("ascii")},
+            "score": float(score),
+        }
+        for mask, score, label in zip(found.masks, found.scores, found.labels.tolist(), strict=True)
+    ]
