@@ -13,8 +13,15 @@ def _knet() -> type[Detector]:
     return KNet
 
 
+def _mask2former() -> type[Detector]:
+    from .queries.mask2former.model import Mask2Former
+
+    return Mask2Former
+
+
 DETECTORS: dict[str, Callable[[], type[Detector]]] = {
     "knet": _knet,
+    "mask2former": _mask2former,
 }
 
 
