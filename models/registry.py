@@ -19,9 +19,16 @@ def _mask2former() -> type[Detector]:
     return Mask2Former
 
 
+def _queryinst() -> type[Detector]:
+    from .queries.queryinst.model import QueryInst
+
+    return QueryInst
+
+
 DETECTORS: dict[str, Callable[[], type[Detector]]] = {
     "knet": _knet,
     "mask2former": _mask2former,
+    "queryinst": _queryinst,
 }
 
 
