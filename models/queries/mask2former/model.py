@@ -112,10 +112,7 @@ class Mask2Former(QueryHost[Mask2FormerInitial, Mask2FormerRefined]):
         for image, size in enumerate(initial.sizes):
             likely_NK = last.classes[image].float().softmax(-1)[:, :-1]
             scores, queries, labels = best_labels(likely_NK, limits)
-            parts = [_enlarge(last.masks[image, some], size) for some in torch.split(queries, CHUNK)]
-            if not parts:
-                parts = [_enlarge(last.masks[image, :0], size)]
-            maps, sureness = (torch.cat(one) for one in zip(*parts, strict=True))
+            maps, sureness = enlarge(last.masks[image, queries], size)
             scores = scores * sureness
             order = scores.argsort(descending=True, stable=True)
             order = order[scores[order] >= limits.min_score]
@@ -133,13 +130,17 @@ class Mask2Former(QueryHost[Mask2FormerInitial, Mask2FormerRefined]):
         return ["head.classes."]
 
 
-def _enlarge(logits_nhw: Tensor, size: Size) -> tuple[Tensor, Tensor]:
+def enlarge(logits_nhw: Tensor, size: Size) -> tuple[Tensor, Tensor]:
     """Probabilities at every pixel [n, H, W] in fp16, and their mean over the mask inside the image [n]."""
     n, h, w = logits_nhw.shape
-    if not n:
-        return logits_nhw.new_zeros(0, 4 * h, 4 * w, dtype=torch.float16), logits_nhw.new_zeros(0)
-    logits = F.interpolate(logits_nhw[None].float(), scale_factor=4.0, mode="bilinear", align_corners=False)[0]
-    probability = logits.sigmoid()
-    inside = (logits[:, : size[0], : size[1]] > 0).float()
-    total = (probability[:, : size[0], : size[1]] * inside).sum((1, 2))
-    return probability.half(), total / (inside.sum((1, 2)) + 1e-6)
+    maps = logits_nhw.new_empty(n, 4 * h, 4 * w, dtype=torch.float16)
+    sureness = logits_nhw.new_empty(n, dtype=torch.float32)
+    for start in range(0, n, CHUNK):
+        some = slice(start, start + CHUNK)
+        logits = F.interpolate(logits_nhw[some, None].float(), scale_factor=4.0, mode="bilinear", align_corners=False)
+        probability = logits[:, 0].sigmoid()
+        seen = probability[:, : size[0], : size[1]]
+        inside = (logits[:, 0, : size[0], : size[1]] > 0).float()
+        maps[some] = probability
+        sureness[some] = (seen * inside).sum((1, 2)) / (inside.sum((1, 2)) + 1e-6)
+    return maps, sureness
