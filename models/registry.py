@@ -4,6 +4,8 @@ from collections.abc import Callable
 
 from ..schemas.errors import UserError
 from ..schemas.training.knet import KNetPretraining, KNetTraining
+from ..schemas.training.mask2former import Mask2FormerPretraining, Mask2FormerTraining
+from ..schemas.training.queryinst import QueryInstPretraining, QueryInstTraining
 from ..schemas.training.sections import SupervisedConfig
 from .backbones.base import Backbone
 from .detector import Detector
@@ -28,9 +30,51 @@ def _knet(config: SupervisedConfig, backbone: Backbone, num_classes: int) -> Det
     )
 
 
+def _mask2former(config: SupervisedConfig, backbone: Backbone, num_classes: int) -> Detector:
+    from .queries.mask2former.model import Mask2Former
+
+    assert isinstance(config, Mask2FormerTraining | Mask2FormerPretraining)
+    model, loss = config.model, config.loss
+    return Mask2Former(
+        backbone,
+        num_classes,
+        num_queries=model.queries,
+        channels=model.channels,
+        stages=model.stages,
+        hidden=model.hidden,
+        encoder_stages=model.encoder_stages,
+        encoder_hidden=model.encoder_hidden,
+        class_weight=loss.classes,
+        mask_weight=loss.mask,
+        dice_weight=loss.dice,
+        points=loss.points,
+    )
+
+
+def _queryinst(config: SupervisedConfig, backbone: Backbone, num_classes: int) -> Detector:
+    from .queries.queryinst.model import QueryInst
+
+    assert isinstance(config, QueryInstTraining | QueryInstPretraining)
+    model, loss = config.model, config.loss
+    return QueryInst(
+        backbone,
+        num_classes,
+        num_queries=model.queries,
+        channels=model.channels,
+        stages=model.stages,
+        hidden=model.hidden,
+        class_weight=loss.classes,
+        l1_weight=loss.l1,
+        giou_weight=loss.giou,
+        mask_weight=loss.mask,
+    )
+
+
 Builder = Callable[[SupervisedConfig, Backbone, int], Detector]
 DETECTORS: dict[str, Builder] = {
     "knet": _knet,
+    "queryinst": _queryinst,
+    "mask2former": _mask2former,
 }
 
 

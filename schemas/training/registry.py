@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from ..errors import UserError
 from ..load import load_settings
-from . import knet
+from . import knet, mask2former, queryinst
 from .sections import Preset, PromptedConfig, SupervisedConfig
 
 
@@ -23,6 +23,20 @@ class ModelSpec:
 MODELS: dict[str, ModelSpec] = {
     "knet": ModelSpec(
         "K-Net (Zhang et al., NeurIPS 2021)", knet.KNetTraining, knet.FINETUNE, knet.KNetPretraining, knet.PRETRAIN
+    ),
+    "queryinst": ModelSpec(
+        "QueryInst (Fang et al., ICCV 2021)",
+        queryinst.QueryInstTraining,
+        queryinst.FINETUNE,
+        queryinst.QueryInstPretraining,
+        queryinst.PRETRAIN,
+    ),
+    "mask2former": ModelSpec(
+        "Mask2Former (Cheng et al., CVPR 2022)",
+        mask2former.Mask2FormerTraining,
+        mask2former.FINETUNE,
+        mask2former.Mask2FormerPretraining,
+        mask2former.PRETRAIN,
     ),
 }
 DEFAULT_PRESETS = ("default", "sp-coco", "tiny")  # the first that a model has

@@ -92,6 +92,9 @@ class TrainerConfig(Section):
     decay_at: tuple[Fraction, ...] = Field(
         (2 / 3, 11 / 12), description="Shares of all epochs after which the rate falls to a tenth (schedule=steps)."
     )
+    decay_norms: bool = Field(
+        True, description="Weight decay on normalisation layers and learned embeddings too; Mask2Former goes without."
+    )
     ema: float = Field(
         0.0, ge=0, lt=1, description="Share of itself that an averaged model keeps per step, say 0.999; 0 is none."
     )

@@ -9,12 +9,12 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
 import torch.nn.functional as F
 from pycocotools import mask as coco_mask
 from torch import Tensor
 
 from ...models.detector import Found, Size
+from ...models.paste import paste_masks
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -52,12 +52,7 @@ def full_size(map_hw: Tensor, box_4: Tensor | None, padded: Size, resized: Size,
         full: Tensor = F.interpolate(cropped, stored, mode="bilinear", align_corners=False)[0, 0]
         return full
     scale = box_4.new_tensor([stored[1] / resized[1], stored[0] / resized[0]]).repeat(2)
-    x1, y1, x2, y2 = (box_4.float() * scale).tolist()
-    rows = (torch.arange(stored[0], device=map_hw.device) + 0.5 - y1) / max(y2 - y1, 1e-6) * 2 - 1
-    columns = (torch.arange(stored[1], device=map_hw.device) + 0.5 - x1) / max(x2 - x1, 1e-6) * 2 - 1
-    grid = torch.stack([columns.expand(stored[0], -1), rows[:, None].expand(-1, stored[1])], dim=2)
-    pasted: Tensor = F.grid_sample(map_hw[None, None].float(), grid[None], align_corners=False)[0, 0]
-    return pasted
+    return paste_masks(map_hw[None], box_4[None] * scale, stored)[0]
 
 
 def as_results(found: Instances, image_id: int, categories: Sequence[int]) -> list[dict[str, Any]]:

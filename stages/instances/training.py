@@ -80,6 +80,12 @@ class InstanceRecipe(Recipe[Batch]):
         mine = {id(p) for p in self.host.backbone.parameters()}
         rest = [p for p in self.parameters() if p.requires_grad and id(p) not in mine]
         groups: list[ParamGroup] = [{"params": rest, "factor": 1.0, "weight_decay": decay}]
+        if not self.config.trainer.decay_norms:
+            bare = {id(p) for p in undecayed(self)}
+            groups = [
+                {"params": [p for p in rest if id(p) not in bare], "factor": 1.0, "weight_decay": decay},
+                {"params": [p for p in rest if id(p) in bare], "factor": 1.0, "weight_decay": 0.0},
+            ]
         if backbone:
             factor = self.config.trainer.backbone_lr
             groups.append({"params": backbone, "factor": factor, "weight_decay": decay})
@@ -130,6 +136,18 @@ class InstanceRecipe(Recipe[Batch]):
     def settings(self) -> tuple[str, str]:
         """See `Recipe`."""
         return "trainer", "trainer"
+
+
+def undecayed(module: nn.Module) -> list[nn.Parameter]:
+    """Parameters of normalisation layers, and learned embeddings: tensors that no linear layer or convolution holds."""
+    norms = (nn.LayerNorm, nn.GroupNorm, nn.modules.batchnorm._BatchNorm)
+    weighted = (nn.Linear, nn.modules.conv._ConvNd, nn.MultiheadAttention)
+    return [
+        parameter
+        for part in module.modules()
+        if isinstance(part, norms) or not isinstance(part, weighted)
+        for parameter in part.parameters(recurse=False)
+    ]
 
 
 def freeze(host: Detector, what: str) -> None:

@@ -3,11 +3,11 @@
 Shape legend: B images, C channels, h w cells at stride 8.
 """
 
-import math
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from ..layers import sine_position
 
 
 class ConvNorm(nn.Sequential):
@@ -17,22 +17,6 @@ class ConvNorm(nn.Sequential):
         conv = nn.Conv2d(channels, channels, kernel, stride, kernel // 2, bias=False)
         nn.init.normal_(conv.weight, std=0.01)
         super().__init__(conv, nn.GroupNorm(min(32, channels // 4), channels), nn.ReLU(inplace=True))
-
-
-def sine_position(map_BCHW: Tensor) -> Tensor:
-    """DETR's sine encoding of places, normalised to the map: [1, C, H, W], rows in the first half of the channels."""
-    _, channels, height, width = map_BCHW.shape
-    quarter = channels // 4
-    scale = 10000 ** (torch.arange(quarter, device=map_BCHW.device) / quarter)
-
-    def axis(size: int) -> Tensor:
-        place = (torch.arange(size, device=map_BCHW.device) + 1) / size * 2 * math.pi
-        angle = place[:, None] / scale
-        return torch.stack([angle.sin(), angle.cos()], dim=2).flatten(1)  # [size, C / 2]
-
-    rows, columns = axis(height).T, axis(width).T
-    both = torch.cat([rows[:, :, None].expand(-1, -1, width), columns[:, None, :].expand(-1, height, -1)])
-    return both[None].to(map_BCHW.dtype)
 
 
 class Localisation(nn.Module):

@@ -101,8 +101,8 @@ class KNet(QueryHost[KNetInitial, KNetRefined]):
         found = []
         for image in range(len(last.classes)):
             scores, queries, labels = best_labels(last.classes[image].float().sigmoid(), limits)
-            logits_1nhw = last.masks[image, queries][None].float()
-            maps = F.interpolate(logits_1nhw, scale_factor=2.0, mode="bilinear", align_corners=False)[0].sigmoid()
+            logits_n1hw = last.masks[image, queries][:, None].float()
+            maps = F.interpolate(logits_n1hw, scale_factor=2.0, mode="bilinear", align_corners=False)[:, 0].sigmoid()
             found.append(Found(maps, scores, labels, queries, vectors=last.queries[image, queries].float()))
         return found
 

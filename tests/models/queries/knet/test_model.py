@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from saliency_prompt.models.backbones.registry import build_backbone
-from saliency_prompt.models.queries.knet.localisation import sine_position
 from saliency_prompt.models.queries.knet.model import KNet
 from saliency_prompt.models.queries.knet.update import gather_objects
+from saliency_prompt.models.queries.layers import sine_position
 
 
 @pytest.fixture(scope="module")
