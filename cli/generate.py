@@ -71,8 +71,9 @@ def generate(
     console = plain_console(stderr=True)
     where = resolve_device(device)
     source = open_source(photos, root)
+    task = job.Job(out, settings, where)
     if dry_run:
-        print_estimate(console, out, estimate(source, settings, job.load(settings), where))
+        print_estimate(console, out, estimate(source, settings, task.labeller.load(), where))
         return
     run = job.retry_quarantined if retry_quarantined else job.generate
 
@@ -82,7 +83,7 @@ def generate(
     place = executor(ray, device, gpus_per_worker, cpus_per_worker, min_workers, max_workers)
     # Ray takes the signals for itself as it starts: ours come after.
     with place as where_to, graceful_stop(say_stopping) as stop, Display(console) as display:
-        dataset, outcome = run(source, job.Job(out, settings, where), display, stop, where_to)
+        dataset, outcome = run(source, task, display, stop, where_to)
     if outcome.drained and outcome.shards_left:
         console.print(f"drained: {outcome.shards_left:,} shards are left; run the same command again to resume")
         return

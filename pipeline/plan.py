@@ -1,16 +1,18 @@
 """From a source and a configuration to a planned data set: done once, deterministic, and found again on resume."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
-from ..schemas.config import Config
 from ..schemas.errors import UserError
-from ..schemas.load import parse_config
+from ..schemas.labels.base import LabelConfig
+from ..schemas.load import parse_settings
 from ..schemas.manifest import FORMAT_VERSION, DatasetCard, describe_difference, fingerprint
-from ..stages.backbone import LoadedBackbone
-from ..stages.device import resolve_batch_size, resolve_precision
+from ..schemas.section import adopt, identity, resolve
+from ..stages.device import automatic
+from ..stages.producers.contract import Loaded
 from ..store.dataset import Dataset
 from ..store.inputs import discard_inputs, write_inputs
 from ..store.layout import CARD
@@ -18,26 +20,22 @@ from ..store.objects import open_store
 from ..version import __version__
 from .sources import Source
 
+_Config = TypeVar("_Config", bound=LabelConfig)
+
 
 @dataclass(frozen=True, slots=True)
 class Planned:
-    """A planned data set and the configuration to run it with; `resumed` if it was there before."""
+    """A planned data set, the configuration and weights to run it with; `resumed` if it was there before."""
 
     dataset: Dataset
-    config: Config
+    config: LabelConfig
+    loaded: Loaded
     resumed: bool
 
 
-def resolve_config(config: Config, arch: str, device: torch.device) -> Config:
-    """Replace every `auto` by what it stands for on this device, so that a resume elsewhere means the same."""
-    features = config.features.model_copy(
-        update={
-            "arch": arch,
-            "precision": resolve_precision(config.features.precision, arch, device),
-            "batch_size": resolve_batch_size(config.features.batch_size, device),
-        }
-    )
-    return config.model_copy(update={"features": features})
+def resolve_config(config: _Config, facts: Mapping[str, Any], device: torch.device) -> _Config:
+    """Replace every `auto` by what weights (`Loaded.facts`) and device decide, so that a resume means the same."""
+    return resolve(config, {**automatic(device), **facts})
 
 
 def device_class(device: torch.device) -> str:
@@ -50,8 +48,8 @@ def device_class(device: torch.device) -> str:
 def plan(
     out: str,
     source: Source,
-    config: Config,
-    backbone: LoadedBackbone,
+    config: LabelConfig,
+    loaded: Loaded,
     device: torch.device,
     hardware: str | None = None,
 ) -> Planned:
@@ -63,17 +61,16 @@ def plan(
     """
     store = open_store(out)
     if store.exists(CARD):
-        return _resume(Dataset.open(out), source, config, backbone)
-    resolved = resolve_config(config, backbone.arch, device)
+        return _resume(Dataset.open(out), source, config, loaded)
+    resolved = resolve_config(config, loaded.facts, device)
     summary = write_inputs(store, source.refs(), resolved.plan.shard_size)
-    values = resolved.model_dump(mode="json")
     card = DatasetCard(
         format_version=FORMAT_VERSION,
         created_by=__version__,
-        config=values,
-        fingerprint=fingerprint(values, backbone.weights_sha256),
-        weights_name=backbone.weights,
-        weights_sha256=backbone.weights_sha256,
+        config=resolved.model_dump(mode="json"),
+        fingerprint=fingerprint(identity(resolved), loaded.weights_sha256),
+        weights_name=loaded.weights,
+        weights_sha256=loaded.weights_sha256,
         source=source.description,
         n_images=summary.n_images,
         n_shards=summary.n_shards,
@@ -85,20 +82,19 @@ def plan(
     if not store.put_if_absent(CARD, card.to_json()):
         there = Dataset.open(out)
         if there.card.plan == summary.plan:  # this very card: the answer to its first request was lost
-            return Planned(there, resolved, resumed=False)
+            return Planned(there, resolved, loaded, resumed=False)
         discard_inputs(store, summary.plan)  # another process planned it meanwhile
-        return _resume(there, source, config, backbone)
-    return Planned(Dataset.open(out), resolved, resumed=False)
+        return _resume(there, source, config, loaded)
+    return Planned(Dataset.open(out), resolved, loaded, resumed=False)
 
 
-def _resume(dataset: Dataset, source: Source, config: Config, backbone: LoadedBackbone) -> Planned:
+def _resume(dataset: Dataset, source: Source, config: LabelConfig, loaded: Loaded) -> Planned:
     card = dataset.card
-    stored = parse_config(card.config)
-    asked = _fill(config, stored, backbone.arch)
-    values = asked.model_dump(mode="json")
-    if fingerprint(values, backbone.weights_sha256) != card.fingerprint:
-        old: dict[str, Any] = {**card.config, "weights_sha256": card.weights_sha256}
-        new: dict[str, Any] = {**values, "weights_sha256": backbone.weights_sha256}
+    stored = parse_settings(type(config), card.config)
+    asked = adopt(config, stored)
+    if fingerprint(identity(asked), loaded.weights_sha256) != card.fingerprint:
+        old: dict[str, Any] = {**stored.model_dump(mode="json"), "weights_sha256": card.weights_sha256}
+        new: dict[str, Any] = {**asked.model_dump(mode="json"), "weights_sha256": loaded.weights_sha256}
         raise UserError(
             f"{dataset.url} was made with another configuration ({describe_difference(old, new)}): "
             "repeat that configuration to resume it, or choose another --out."
@@ -108,17 +104,4 @@ def _resume(dataset: Dataset, source: Source, config: Config, backbone: LoadedBa
             f"{dataset.url} was planned from {card.source}, not from {source.description}: "
             "name the same photographs to resume it, or choose another --out."
         )
-    return Planned(dataset, asked, resumed=True)
-
-
-def _fill(config: Config, stored: Config, arch: str) -> Config:
-    """The asked configuration with what it leaves to `auto` taken from the stored one."""
-    asked = config.features
-    features = asked.model_copy(
-        update={
-            "arch": arch,
-            "precision": stored.features.precision if asked.precision == "auto" else asked.precision,
-            "batch_size": asked.batch_size or stored.features.batch_size,
-        }
-    )
-    return config.model_copy(update={"features": features})
+    return Planned(dataset, asked, loaded, resumed=True)

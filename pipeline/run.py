@@ -15,11 +15,10 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from ..schemas.config import Config
+from ..schemas.labels.base import LabelConfig
 from ..schemas.manifest import CommitInfo, Seal, ShardCounts
 from ..schemas.records import ImageRecord, ImageRef
-from ..stages.backbone import LoadedBackbone
-from ..stages.features import FeatureExtractor
+from ..stages.producers.contract import Loaded
 from ..stages.read import BadImage, quarantined, read_image_bytes
 from ..store.dataset import Dataset
 from ..store.shard import build_shard, commit_shard
@@ -60,19 +59,19 @@ class ShardRunner:
     def __init__(
         self,
         dataset: Dataset,
-        config: Config,
-        backbone: LoadedBackbone,
+        config: LabelConfig,
+        loaded: Loaded,
         device: torch.device,
         cores: int | None = None,
     ) -> None:
         cores = cores or os.cpu_count() or 1
         with without_helpers():
-            features = FeatureExtractor(backbone, config.features, device)
+            producer = loaded.build(config, device)
         self.dataset = dataset
         self._max_bytes = config.decode.max_bytes
-        self._level = config.encode.compression_level
+        self._level = config.compression_level
         self._engine = Engine(
-            config, features, read_threads=min(16, max(2, cores // 2)), encode_threads=min(16, max(1, cores // 2))
+            producer, read_threads=min(16, max(2, cores // 2)), encode_threads=min(16, max(1, cores // 2))
         )
 
     @property

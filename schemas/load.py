@@ -8,9 +8,8 @@ from typing import Any, TypeVar
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from .config import Config
 from .errors import UserError
-from .presets import PRESETS
+from .labels.saliency import PRESETS, Config
 
 _Settings = TypeVar("_Settings", bound=BaseModel)
 

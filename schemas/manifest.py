@@ -100,14 +100,13 @@ class Seal(Document):
     counts: ShardCounts
 
 
-def fingerprint(config: Mapping[str, Any], weights_sha256: str) -> str:
-    """Identity of a configuration: sha256 over its canonical JSON and the weights' digest.
+def fingerprint(identity: Mapping[str, Any], weights_sha256: str, parent: str | None = None) -> str:
+    """Sha256 over a configuration's identity (`section.identity`), as canonical JSON, and the weights' digest.
 
-    The weights' name or path is left out, since it differs from machine to machine.
+    `parent` is the root hash of the data set that was labelled anew, if there is one.
     """
-    features = {key: value for key, value in config["features"].items() if key != "weights"}
-    identity = {**config, "features": features, "weights_sha256": weights_sha256}
-    canonical = json.dumps(identity, sort_keys=True, separators=(",", ":"))
+    whole = {**identity, "weights_sha256": weights_sha256, **({} if parent is None else {"parent": parent})}
+    canonical = json.dumps(whole, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(canonical.encode()).hexdigest()
 
 

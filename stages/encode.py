@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from ..schemas.config import FiltersConfig
+from ..schemas.labels.saliency import FiltersConfig
 from .rle import compress_many
 
 Ints = npt.NDArray[np.int64]

@@ -42,7 +42,7 @@ def run_densecl(
     refs = list(source.refs())
     digest = hashlib.sha256("\n".join(ref.file_name for ref in refs).encode("utf-8", "surrogateescape")).hexdigest()
     schedule(config, len(refs))
-    precision = resolve_precision(config.train.precision, config.model.arch, device)
+    precision = resolve_precision(config.train.precision, device)
     config = config.model_copy(update={"train": config.train.model_copy(update={"precision": precision})})
     first = not any(int(os.environ.get(name, "0")) for name in _RANKS)
     check_new(out, resume=resume)

@@ -102,7 +102,7 @@ def run_host(host: QueryHost, config: InstanceConfig, batch: Batch, device: torc
     """The last stage on a batch."""
     mean = torch.tensor(host.backbone.mean, device=device).view(1, 3, 1, 1)
     std = torch.tensor(host.backbone.std, device=device).view(1, 3, 1, 1)
-    dtype = DTYPES[resolve_precision(config.trainer.precision, "", device)]
+    dtype = DTYPES[resolve_precision(config.trainer.precision, device)]
     with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
         initial = host.start(host.features((batch.images.to(device).float() - mean) / std))
         return host.refine(initial, initial.queries)[-1]

@@ -173,15 +173,15 @@ def _train(
 
 
 def _resolved(config: InstanceConfig, backbone: LoadedBackbone, device: torch.device) -> InstanceConfig:
-    precision = resolve_precision(config.trainer.precision, "", device)
+    precision = resolve_precision(config.trainer.precision, device)
     model = config.model.model_copy(update={"stride_in_1x1": backbone.stride_in_1x1})
     trainer = config.trainer.model_copy(update={"precision": precision})
     return config.model_copy(update={"model": model, "trainer": trainer})
 
 
 def _about(backbone: LoadedBackbone) -> dict[str, Any]:
-    if backbone.arch == "lab-color":
-        raise UserError("lab-color has no pyramid to train on: give weights of a ResNet, or random.")
+    if not backbone.module.pyramid:
+        raise UserError(f"{backbone.arch} has no pyramid to train on: give weights of a ResNet, or random.")
     return {
         "arch": backbone.arch,
         "weights": backbone.weights,

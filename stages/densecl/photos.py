@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from ...schemas.config import DecodeConfig
 from ...schemas.densecl import PhotosConfig
+from ...schemas.labels.base import DecodeConfig
 from ...schemas.records import ImageRef
 from ..decode import decode_image
 from ..read import BadImage, read_image_bytes

@@ -120,7 +120,7 @@ def train(
     if first < last:
         loop = _Loop(refs, run, plan, content, last, stop or threading.Event(), report)
         with quiet():
-            precision = resolve_precision(config.train.precision, config.model.arch, device)
+            precision = resolve_precision(config.train.precision, device)
             where = trainer_options or find_processes(device, processes)
             trainer = make_trainer(run, loop, precision, where, accumulate_grad_batches=plan.accumulate)
             try:

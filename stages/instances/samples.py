@@ -16,8 +16,8 @@ from pycocotools import mask as coco_mask
 from torch import Tensor
 from torchvision import tv_tensors
 
-from ...schemas.config import DecodeConfig
 from ...schemas.errors import UserError
+from ...schemas.labels.base import DecodeConfig
 from ...schemas.records import ImageRef
 from ..decode import decode_image
 from ..header import parse_header

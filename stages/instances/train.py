@@ -117,7 +117,7 @@ def train(
     loop = _Loop(data, run, content, last, stop or threading.Event(), report, evaluate)
     if first < last:
         with quiet():
-            precision = resolve_precision(config.trainer.precision, "", device)
+            precision = resolve_precision(config.trainer.precision, device)
             where = trainer_options or find_processes(device, processes)
             trainer = make_trainer(run, loop, precision, where, gradient_clip_val=config.trainer.clip or None)
             try:

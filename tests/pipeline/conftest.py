@@ -13,7 +13,7 @@ from saliency_prompt.pipeline.generate import Job, generate, retry_quarantined
 from saliency_prompt.pipeline.plan import Planned
 from saliency_prompt.pipeline.run import RunReport, ShardReport
 from saliency_prompt.pipeline.sources import open_source
-from saliency_prompt.schemas.config import Config
+from saliency_prompt.schemas.labels.saliency import Config
 from saliency_prompt.schemas.load import load_config
 from saliency_prompt.store.dataset import Dataset
 

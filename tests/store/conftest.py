@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from pycocotools import mask as coco_mask
 
-from saliency_prompt.schemas.config import Config
+from saliency_prompt.schemas.labels.saliency import Config
 from saliency_prompt.schemas.manifest import (
     FORMAT_VERSION,
     CommitInfo,
