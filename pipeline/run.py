@@ -89,15 +89,17 @@ class ShardRunner:
         refs = self.dataset.read_inputs(shard_id)
         done = iter(self._engine.submit([ref for i, ref in enumerate(refs) if i not in crashed]).result())
         records = [crashed_record(ref, self._max_bytes) if i in crashed else next(done) for i, ref in enumerate(refs)]
-        files = build_shard(records, self._level)
+        card = self.dataset.card
+        files = build_shard(records, self._level, card.masks_schema, card.format_version)
         seconds = time.perf_counter() - clock
         commit = commit_shard(
             self.dataset.store,
             shard_id,
             files,
-            fingerprint=self.dataset.card.fingerprint,
+            fingerprint=card.fingerprint,
             counts=count(records),
             generation=generation,
+            format_version=card.format_version,
             info=CommitInfo(started=started, seconds=seconds, host=socket.gethostname(), code_version=__version__),
         )
         return ShardReport(shard_id, commit.counts, commit.content_hash, time.perf_counter() - clock)
