@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from ..pipeline.labeller import Labeller
+from ..pipeline.parent import open_parent
 from ..pipeline.plan import device_class
 from ..pipeline.process import tune_allocator
 from ..pipeline.run import ShardReport, ShardRunner
@@ -31,13 +32,18 @@ _EXIT_CUDA = 70  # a CUDA error leaves the process unusable
 
 @dataclass(frozen=True, slots=True)
 class WorkerSetup:
-    """What a worker is started with. `threads` is torch's number of CPU threads: it shows in the bits of fp32."""
+    """What a worker is started with.
+
+    `threads` is torch's number of CPU threads: it shows in the bits of fp32. `parent` is where the data set is that
+    this one is made from.
+    """
 
     url: str
     labeller: Labeller
     gpu: bool
     cores: int
     threads: int | None
+    parent: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,12 +97,13 @@ class ShardActor:
         except UserError as error:
             raise UserError(f"On the node {host}: {error}") from None
         config = setup.labeller.config
-        if fingerprint(identity(config), loaded.weights_sha256) != dataset.card.fingerprint:
+        if fingerprint(identity(config), loaded.weights_sha256, dataset.card.parent) != dataset.card.fingerprint:
             raise UserError(
                 f"The weights {loaded.weights} on the node {host} are not those of {dataset.url}: put the same file "
                 "on every node."
             )
-        self._runner = ShardRunner(dataset, config, loaded, device, setup.cores)
+        parent = None if setup.parent is None else open_parent(setup.parent, dataset.card.parent)
+        self._runner = ShardRunner(dataset, config, loaded, device, setup.cores, parent)
         self._metrics = WorkerMetrics(self._runner.meter)
         return About(host, os.getpid(), device_class(device), versions())
 

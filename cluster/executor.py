@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, closing
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -43,6 +44,7 @@ class RayExecutor:
         self._gpu = workers.gpus_per_worker > 0 and not cpu
         self._env = env or {}
         self._stack = ExitStack()
+        self._labeller: Labeller | None = None
 
     def __enter__(self) -> "RayExecutor":
         self._stack.enter_context(session(self._address, self._workers))
@@ -57,14 +59,17 @@ class RayExecutor:
         config, hardware = job.config, None
         if not open_store(job.out).exists(CARD):
             config, hardware = self._resolve(config, loaded.facts)
-        return plan(job.out, source, config, loaded, torch.device("cpu"), hardware)
+        self._labeller = job.labeller
+        return plan(job.out, source, config, loaded, torch.device("cpu"), hardware, job.parent)
 
     def run(self, work: Work) -> Iterator[ShardReport]:
         """See `Executor`. Raises UserError at the end if shards were given up."""
+        assert self._labeller is not None, "planned first"
         card = work.planned.dataset.card
         setup = WorkerSetup(
             url=work.planned.dataset.url,
-            labeller=Labeller(work.planned.config),
+            labeller=replace(self._labeller, config=work.planned.config),
+            parent=None if work.planned.parent is None else work.planned.parent.url,
             gpu=self._gpu,
             cores=self._workers.cpus_per_worker,
             threads=threads_of(card.device),

@@ -2,8 +2,9 @@
 
 import hashlib
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Protocol
 
 import numpy as np
@@ -12,13 +13,15 @@ import torch
 from ..schemas.labels.base import LabelConfig
 from ..schemas.manifest import ShardCommit
 from ..schemas.records import ImageRecord, ImageRef
+from ..stages.producers.detector import TrainedDetector
 from ..stages.read import BadImage, read_image_bytes
 from ..store.dataset import Dataset, Generations
 from ..version import __version__
 from .drain import watch_drain
 from .engine import Meter, load_image
 from .journal import Journal
-from .labeller import Labeller
+from .labeller import Labeller, open_run
+from .parent import Parent
 from .plan import Planned, plan
 from .run import RunReport, ShardReport, ShardRunner, finish, run_in_process
 from .sources import Source
@@ -39,16 +42,22 @@ class Reporter(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """What `generate` needs beside the source: where to, how, and on what device of this machine."""
+    """What `generate` needs beside the source: where to, how, and on what device of this machine.
+
+    `run` is the folder of a training run, for a producer that needs one; `parent` what the data set is made from.
+    """
 
     out: str
     config: LabelConfig
     device: torch.device
+    run: str | None = None
+    parent: Parent | None = None
+    open_run: Callable[[Path], TrainedDetector] = open_run
 
     @property
     def labeller(self) -> Labeller:
         """What labels."""
-        return Labeller(self.config)
+        return Labeller(self.config, self.run, self.open_run)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -86,12 +95,14 @@ class InProcess:
     def plan(self, source: Source, job: Job) -> Planned:
         """See `Executor`."""
         self._device = job.device
-        return plan(job.out, source, job.config, job.labeller.load(), job.device)
+        return plan(job.out, source, job.config, job.labeller.load(), job.device, parent=job.parent)
 
     def run(self, work: Work) -> Iterator[ShardReport]:
         """See `Executor`."""
         planned = work.planned
-        with ShardRunner(planned.dataset, planned.config, planned.loaded, self._device) as runner:
+        with ShardRunner(
+            planned.dataset, planned.config, planned.loaded, self._device, parent=planned.parent
+        ) as runner:
             reports = run_in_process(
                 runner,
                 map(int, np.flatnonzero(work.todo >= 0)),

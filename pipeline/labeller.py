@@ -1,21 +1,52 @@
 """What labels photographs, in a form that every machine can load for itself."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
+from ..models.detector import Detector
 from ..schemas.labels.base import LabelConfig
 from ..schemas.registry import producer_of
 from ..stages.producers.contract import Loaded
+from ..stages.producers.detector import TrainedDetector
 from ..stages.producers.registry import LOADERS
 from .process import without_helpers
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class TrainedRun:
+    """See `TrainedDetector`."""
+
+    module: Detector
+    name: str
+    sha256: str
+    size: tuple[int, int]
+
+
+def open_run(folder: Path) -> TrainedDetector:
+    """The model of a training run. Raises UserError if there is none."""
+    from .training.model import load_detector  # type: ignore
+
+    found = load_detector(folder)
+    data = found.config.data
+    return TrainedRun(found.module, str(folder), found.sha256, (data.short_side, data.long_side))
+
+
 @dataclass(frozen=True, slots=True)
 class Labeller:
-    """A producer by its configuration. Picklable: workers are sent this, and load weights where they are."""
+    """A producer by its configuration and, for one that needs it, the folder of a training run.
+
+    Picklable: workers are sent this, and load weights where they are. `open_run` reads the folder.
+    """
 
     config: LabelConfig
+    run: str | None = None
+    open_run: Callable[[Path], TrainedDetector] = open_run
 
     def load(self) -> Loaded:
         """Its weights, fetched and checked. Raises UserError where the user can help."""
         with without_helpers():
-            return LOADERS[producer_of(self.config)](self.config)
+            return LOADERS[producer_of(self.config)](self.config, self._trained)
+
+    def _trained(self) -> TrainedDetector | None:
+        return None if self.run is None else self.open_run(Path(self.run))

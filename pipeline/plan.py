@@ -9,7 +9,8 @@ import torch
 from ..schemas.errors import UserError
 from ..schemas.labels.base import LabelConfig
 from ..schemas.load import parse_settings
-from ..schemas.manifest import FORMAT_VERSION, DatasetCard, describe_difference, fingerprint
+from ..schemas.manifest import DatasetCard, describe_difference, fingerprint, format_of
+from ..schemas.registry import PRODUCERS, producer_of
 from ..schemas.section import adopt, identity, resolve
 from ..stages.device import automatic
 from ..stages.producers.contract import Loaded
@@ -18,6 +19,7 @@ from ..store.inputs import discard_inputs, write_inputs
 from ..store.layout import CARD
 from ..store.objects import open_store
 from ..version import __version__
+from .parent import Parent
 from .sources import Source
 
 _Config = TypeVar("_Config", bound=LabelConfig)
@@ -25,11 +27,12 @@ _Config = TypeVar("_Config", bound=LabelConfig)
 
 @dataclass(frozen=True, slots=True)
 class Planned:
-    """A planned data set, the configuration and weights to run it with; `resumed` if it was there before."""
+    """A planned data set, what to run it with, and what it is made from; `resumed` if it was there before."""
 
     dataset: Dataset
     config: LabelConfig
     loaded: Loaded
+    parent: Parent | None
     resumed: bool
 
 
@@ -52,23 +55,27 @@ def plan(
     loaded: Loaded,
     device: torch.device,
     hardware: str | None = None,
+    parent: Parent | None = None,
 ) -> Planned:
     """Open the data set at `out` if it was planned before, else list the inputs and write the plan.
 
-    `hardware` is the device class to record if the shards will be computed elsewhere than on `device`.
+    `hardware` is the device class to record if the shards will be computed elsewhere than on `device`. With a
+    `parent`, whose photographs the source must list, shards are those of the parent.
     Raises UserError if `out` holds a data set of another configuration, weights or source, or if two inputs have
     the same id.
     """
     store = open_store(out)
     if store.exists(CARD):
-        return _resume(Dataset.open(out), source, config, loaded)
+        return _resume(Dataset.open(out), source, config, loaded, parent)
+    config = _cut_like(parent, config)
     resolved = resolve_config(config, loaded.facts, device)
     summary = write_inputs(store, source.refs(), resolved.plan.shard_size)
+    producer, root_hash = producer_of(resolved), None if parent is None else parent.root_hash
     card = DatasetCard(
-        format_version=FORMAT_VERSION,
+        format_version=format_of(producer),
         created_by=__version__,
         config=resolved.model_dump(mode="json"),
-        fingerprint=fingerprint(identity(resolved), loaded.weights_sha256),
+        fingerprint=fingerprint(identity(resolved), loaded.weights_sha256, root_hash),
         weights_name=loaded.weights,
         weights_sha256=loaded.weights_sha256,
         source=source.description,
@@ -78,21 +85,31 @@ def plan(
         plan=summary.plan,
         inputs_sha256=summary.inputs_sha256,
         device=hardware or device_class(device),
+        producer=producer,
+        parent=root_hash,
+        mask_columns={} if producer == "saliency" else dict(PRODUCERS[producer].columns),
     )
     if not store.put_if_absent(CARD, card.to_json()):
         there = Dataset.open(out)
         if there.card.plan == summary.plan:  # this very card: the answer to its first request was lost
-            return Planned(there, resolved, loaded, resumed=False)
+            return Planned(there, resolved, loaded, parent, resumed=False)
         discard_inputs(store, summary.plan)  # another process planned it meanwhile
-        return _resume(there, source, config, loaded)
-    return Planned(Dataset.open(out), resolved, loaded, resumed=False)
+        return _resume(there, source, config, loaded, parent)
+    return Planned(Dataset.open(out), resolved, loaded, parent, resumed=False)
 
 
-def _resume(dataset: Dataset, source: Source, config: LabelConfig, loaded: Loaded) -> Planned:
+def _resume(dataset: Dataset, source: Source, config: LabelConfig, loaded: Loaded, parent: Parent | None) -> Planned:
     card = dataset.card
+    if (producer := producer_of(config)) != card.producer:
+        raise UserError(f"{dataset.url} holds labels of {card.producer}, not of {producer}: choose another --out.")
+    root_hash = None if parent is None else parent.root_hash
+    if root_hash != card.parent:
+        made, asked_for = (f"from {one[:12]}" if one else "without --from" for one in (card.parent, root_hash))
+        raise UserError(f"{dataset.url} was made {made}, not {asked_for}: name the same data set, or another --out.")
+    config = _cut_like(parent, config)
     stored = parse_settings(type(config), card.config)
     asked = adopt(config, stored)
-    if fingerprint(identity(asked), loaded.weights_sha256) != card.fingerprint:
+    if fingerprint(identity(asked), loaded.weights_sha256, root_hash) != card.fingerprint:
         old: dict[str, Any] = {**stored.model_dump(mode="json"), "weights_sha256": card.weights_sha256}
         new: dict[str, Any] = {**asked.model_dump(mode="json"), "weights_sha256": loaded.weights_sha256}
         raise UserError(
@@ -104,4 +121,12 @@ def _resume(dataset: Dataset, source: Source, config: LabelConfig, loaded: Loade
             f"{dataset.url} was planned from {card.source}, not from {source.description}: "
             "name the same photographs to resume it, or choose another --out."
         )
-    return Planned(dataset, asked, loaded, resumed=True)
+    return Planned(dataset, asked, loaded, parent, resumed=True)
+
+
+def _cut_like(parent: Parent | None, config: _Config) -> _Config:
+    """Shard i of a data set reads shard i of the one that it is made from."""
+    if parent is None:
+        return config
+    shards = config.plan.model_copy(update={"shard_size": parent.dataset.card.shard_size})
+    return config.model_copy(update={"plan": shards})

@@ -6,6 +6,7 @@ from typing import Any
 
 from .errors import UserError
 from .labels.base import LabelConfig
+from .labels.detector import DETECTOR_PRESETS, DetectorConfig
 from .labels.saliency import PRESETS, Config
 from .load import load_settings, parse_settings
 
@@ -33,6 +34,13 @@ PRODUCERS: dict[str, ProducerSpec] = {
         presets=PRESETS,
         columns={"score_raw": "float32", "seed_scale": "int8", "seed_y": "int16", "seed_x": "int16"},
         needs="weights of a backbone",
+    ),
+    "detector": ProducerSpec(
+        about="instances and their classes, found by a trained model",
+        config=DetectorConfig,
+        presets=DETECTOR_PRESETS,
+        columns={"label": "int32", "maskness": "float32"},
+        needs="the folder of a training run",
     ),
 }
 

@@ -73,6 +73,6 @@ class LabelConfig(Section):
 
     @model_validator(mode="after")
     def _sides_are_ordered(self) -> "LabelConfig":
-        if self.decode.long_side < self.decode.short_side:
+        if 0 < self.decode.long_side < self.decode.short_side:
             raise ValueError("decode.long_side is below decode.short_side: raise one or lower the other")
         return self

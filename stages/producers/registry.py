@@ -4,15 +4,32 @@
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from ...schemas.errors import UserError
 from .contract import Loaded
 
+if TYPE_CHECKING:
+    from .detector import TrainedDetector
 
-def _saliency(config: Any) -> Loaded:
+Trained = Callable[[], "TrainedDetector | None"]  # the trained model that was named, if one was
+
+
+def _saliency(config: Any, trained: Trained) -> Loaded:
     from .saliency.producer import load_saliency
 
+    del trained
     return load_saliency(config)
 
 
-LOADERS: dict[str, Callable[[Any], Loaded]] = {"saliency": _saliency}
+def _detector(config: Any, trained: Trained) -> Loaded:
+    from .detector import LoadedDetectorProducer
+
+    del config
+    model = trained()
+    if model is None:
+        raise UserError("Labelling with a detector needs a trained one: name the folder of its run with --model.")
+    return LoadedDetectorProducer(model)
+
+
+LOADERS: dict[str, Callable[[Any, Trained], Loaded]] = {"saliency": _saliency, "detector": _detector}
