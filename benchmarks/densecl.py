@@ -41,7 +41,7 @@ def make_step(config: DenseCLConfig, device: torch.device) -> Callable[[int], No
         momentum=config.optim.momentum,
         weight_decay=config.optim.weight_decay,
     )
-    dtype = DTYPES[resolve_precision(config.train.precision, config.model.arch, device)]
+    dtype = DTYPES[resolve_precision(config.train.precision, device)]
     side = config.photos.side
     pixels = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (batch, side, side, 3), dtype=np.uint8))
     pixels = pixels.to(device)
@@ -107,7 +107,7 @@ def main() -> None:
         "batch_size": config.optim.batch_size // config.optim.accumulate,
         "size": config.augment.size,
         "queue": config.model.queue,
-        "precision": resolve_precision(config.train.precision, config.model.arch, device),
+        "precision": resolve_precision(config.train.precision, device),
         "peak_memory_gb": (
             torch.cuda.max_memory_allocated(device) / 1e9
             if device.type == "cuda"

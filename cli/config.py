@@ -5,7 +5,7 @@ import json
 import typer
 import yaml
 
-from ..schemas.config import Config
+from ..schemas.labels.saliency import Config
 from ..schemas.load import load_config
 from .options import ConfigFile, Overrides, Preset
 

@@ -7,8 +7,8 @@ from typing import Annotated
 import typer
 import yaml
 
-from ..schemas.config import Section
 from ..schemas.errors import UserError
+from ..schemas.section import Section
 from ..schemas.training.registry import MODELS, load_pretraining_config, load_training_config
 from .jobs import MaxSteps, Out, Processes, Resume, ShowConfig, run_job
 from .options import ConfigFile, CpusPerWorker, DatasetUrl, Device, Overrides, Ray

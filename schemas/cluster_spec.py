@@ -7,8 +7,8 @@ import yaml
 from pydantic import Field, ValidationError, model_validator
 
 from .cluster import Workers
-from .config import Section
 from .errors import UserError
+from .section import Section
 
 Name = Annotated[str, Field(pattern=r"^[a-z]([-a-z0-9]{0,38}[a-z0-9])?$")]
 Word = Annotated[str, Field(pattern=r"^[\w.,:/@+-]+$")]  # goes into scripts: no blanks, no quotes

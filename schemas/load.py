@@ -8,9 +8,8 @@ from typing import Any, TypeVar
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from .config import Config
 from .errors import UserError
-from .presets import PRESETS
+from .labels.saliency import PRESETS, Config
 
 _Settings = TypeVar("_Settings", bound=BaseModel)
 
@@ -143,29 +142,3 @@ def _unit(place: str, root: type[BaseModel]) -> str:
             return f" ({part}: {field.description.rstrip('.')})"
         model = field.annotation
     return ""
-
-
-def changed_settings(
-    model: type[BaseModel], before: Mapping[str, Any], now: Mapping[str, Any]
-) -> list[tuple[str, str]]:
-    """Dotted keys in which two dumped configurations differ, with both values in words.
-
-    The older one is read as of today: fields that it lacks have their defaults, sections that are gone are passed over.
-    """
-    known = {name: value for name, value in before.items() if name in model.model_fields}
-    try:
-        old = model.model_validate(known).model_dump(mode="json")
-    except ValidationError:
-        old = known
-    return [
-        (key, f"{key} was {_at(old, key)!r}, now {_at(now, key)!r}")
-        for key in valid_keys(model)
-        if _at(old, key) != _at(now, key)
-    ]
-
-
-def _at(values: Mapping[str, Any], key: str) -> Any:
-    place: Any = values
-    for part in key.split("."):
-        place = place.get(part) if isinstance(place, Mapping) else None
-    return place

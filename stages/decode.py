@@ -18,7 +18,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from ..schemas.config import DecodeConfig
+from ..schemas.labels.base import DecodeConfig
 from ..schemas.records import ImageRef
 from .header import ImageHeader, parse_header
 from .read import BadImage

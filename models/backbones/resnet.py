@@ -4,7 +4,7 @@ He et al., Deep Residual Learning, Table 1. Shape legend: B images, H W pixels.
 """
 
 import copy
-from typing import TypeVar
+from typing import Self, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -68,6 +68,10 @@ class ResNet(Backbone):
             if name == level:
                 return maps
         raise ValueError(f"there is no level {level!r}: choose one of {', '.join(LEVELS)}")
+
+    def folded(self) -> Self:
+        """See `Backbone`: batch normalisation becomes part of the convolutions."""
+        return fold_batch_norm(self)
 
 
 def fold_batch_norm(model: _Module) -> _Module:

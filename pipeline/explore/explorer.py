@@ -19,20 +19,21 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ...schemas.config import Config
 from ...schemas.errors import UserError
+from ...schemas.labels.saliency import Config
 from ...schemas.load import parse_config
 from ...schemas.records import ImageRecord, ImageRef
-from ...stages.assemble import HostProposals, image_record
-from ...stages.backbone import LoadedBackbone
 from ...stages.decode import DecodedImage, decode_image
-from ...stages.features import FeatureExtractor, stack_pixels
-from ...stages.normalize import normalize_maps
 from ...stages.overlay import palette_color
-from ...stages.proposals import propose, suppress
+from ...stages.pixels import stack_pixels
+from ...stages.producers.saliency.assemble import PinnedProposals, image_record
+from ...stages.producers.saliency.features import FeatureExtractor
+from ...stages.producers.saliency.normalize import normalize_maps
+from ...stages.producers.saliency.producer import LoadedSaliency
+from ...stages.producers.saliency.proposals import propose, suppress
+from ...stages.producers.saliency.saliency import SeedLayout, flatten_cells, similarity_maps
+from ...stages.producers.saliency.threshold import threshold_maps
 from ...stages.read import BadImage, read_image_bytes
-from ...stages.saliency import SeedLayout, flatten_cells, similarity_maps
-from ...stages.threshold import threshold_maps
 from ..engine import load_image
 
 SHOWN_SIDE = 960  # long side of the picture on the page, in pixels
@@ -64,13 +65,12 @@ class Analysis:
 class Explorer:
     """Photographs, a backbone and a configuration from which settings may depart. Safe to share between threads."""
 
-    def __init__(
-        self, refs: Sequence[ImageRef], config: Config, backbone: LoadedBackbone, device: torch.device
-    ) -> None:
+    def __init__(self, refs: Sequence[ImageRef], config: Config, loaded: LoadedSaliency, device: torch.device) -> None:
         """`config` must be resolved (no `auto`)."""
         self.refs = list(refs)
         self.config = config
-        self._extract = FeatureExtractor(backbone, config.features, device)
+        self._extract = FeatureExtractor(loaded.backbone, config.features, device)
+        self._admit = loaded.admission(config)
         self._device = device
         self._lock = threading.Lock()  # one computation at a time: they share the cores
         self._features: OrderedDict[Hashable, tuple[DecodedImage, Tensor]] = OrderedDict()
@@ -173,7 +173,7 @@ class Explorer:
         candidates = threshold_maps(maps_1NK, config.threshold.tau, config.threshold.min_cells)
         order_1N, score_1N = suppress(candidates.masks, candidates.maskness, config)
         score_N = torch.zeros(layout.num_seeds, device=score_1N.device).scatter(0, order_1N[0], score_1N[0])
-        host = HostProposals.copy(found)
+        host = PinnedProposals.copy(found)
         host.wait()
         record = image_record(self.refs[place], image, host, 0, config)
         seeds = _seed_numbers(record, layout)
@@ -195,11 +195,11 @@ class Explorer:
         key = (place, config.decode.model_dump_json())
 
         def compute() -> tuple[DecodedImage, Tensor]:
-            image = load_image(self.refs[place], config)
-            if isinstance(image, ImageRecord):
-                raise UserError(f"{image.file_name} cannot be used ({image.reason}: {image.error}): choose another.")
-            pixels = stack_pixels([image.pixels], pin=False).to(self._device)
-            return image, self._extract(pixels)
+            read = load_image(self.refs[place], config.decode, self._admit)
+            if isinstance(read, ImageRecord):
+                raise UserError(f"{read.file_name} cannot be used ({read.reason}: {read.error}): choose another.")
+            pixels = stack_pixels([read.image.pixels], pin=False).to(self._device)
+            return read.image, self._extract(pixels)
 
         return _remember(self._features, key, compute)
 
@@ -246,10 +246,8 @@ def _seed_numbers(record: ImageRecord, layout: SeedLayout) -> list[int]:
         return []
     starts = dict(zip(layout.scale_index, np.cumsum([0, *(h * w for h, w in layout.shapes)]), strict=False))
     columns = {i: w for i, (_, w) in zip(layout.scale_index, layout.shapes, strict=True)}
-    return [
-        int(starts[scale] + y * columns[scale] + x)
-        for scale, (y, x) in zip(record.masks.seed_scale.tolist(), record.masks.seed_yx.tolist(), strict=True)
-    ]
+    seeds = (np.asarray(record.masks.extra[name]).tolist() for name in ("seed_scale", "seed_y", "seed_x"))
+    return [int(starts[scale] + y * columns[scale] + x) for scale, y, x in zip(*seeds, strict=True)]
 
 
 def _remember(held: "OrderedDict[Hashable, Kept]", key: Hashable, compute: Callable[[], Kept]) -> Kept:

@@ -60,7 +60,7 @@ def normal_images(model: Detector, batch: Batch, device: torch.device) -> Tensor
 @contextmanager
 def arithmetic(config: SupervisedConfig, device: torch.device) -> Iterator[None]:
     """Inference in the run's precision."""
-    dtype = DTYPES[resolve_precision(config.trainer.precision, "", device)]
+    dtype = DTYPES[resolve_precision(config.trainer.precision, device)]
     with torch.inference_mode(), torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
         yield
 

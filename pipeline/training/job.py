@@ -12,10 +12,11 @@ from typing import Any
 
 import torch
 
-from ...schemas.config import Section
 from ...schemas.errors import UserError
-from ...schemas.load import changed_settings
+from ...schemas.load import parse_settings
+from ...schemas.manifest import describe_difference
 from ...schemas.run import RunCard, Session, differences
+from ...schemas.section import Section, identity
 from ...stages.training.callbacks.curves import Progress
 from ...stages.training.callbacks.evaluation import Evaluate
 from ...stages.training.fit import Control, Outcome, Place, fit
@@ -24,17 +25,6 @@ from ...store.run import Run
 from ...version import __version__
 
 _RANKS = ("RANK", "LOCAL_RANK", "NODE_RANK")  # all 0 in the first of several processes, which run the same command
-# Settings that change neither the result nor its meaning.
-_FREE = {
-    "photos.cache_gb",
-    "photos.workers",
-    "train.log_every",
-    "train.checkpoint_every",
-    "data.workers",
-    "trainer.log_every",
-    "trainer.checkpoint_every",
-    "trainer.evaluate_every",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +71,7 @@ class Prepared:
     """What a recipe makes of a job: the module to train, the card, how it is judged, and documents beside the card."""
 
     recipe: AnyRecipe
+    config: Section  # resolved
     card: RunCard
     evaluate: Evaluate | None = None
     documents: tuple[tuple[str, Any], ...] = ()
@@ -109,7 +100,7 @@ class TrainingJob:
         prepared = find_recipe(self.recipe)(self, place)
         before = run.find_card() if run.checkpoints() else None
         if before is not None:
-            check_same(before, prepared.card, type(self.config))
+            check_same(before, prepared.card, prepared.config)
         card = prepared.card.model_copy(update={"sessions": before.sessions if before is not None else ()})
         run.folder.mkdir(parents=True, exist_ok=True)
         if is_first_process():
@@ -154,17 +145,19 @@ def _session(run: Run, card: RunCard, place: Place, control: Control) -> Iterato
         write()
 
 
-def check_same(before: RunCard, now: RunCard, kind: type[Section]) -> None:
-    """Raise UserError if a run cannot go on as this one."""
+def check_same(before: RunCard, now: RunCard, config: Section) -> None:
+    """Raise UserError if a run cannot go on as this one, which `config` configures.
+
+    An old configuration is read as of today: fields it lacks have their defaults, sections that are gone don't count.
+    """
     if differing := differences(before, now):
         raise UserError(
             f"The run began with another state of {', '.join(differing)}: give what it began with, or another --out."
         )
-    changed = [line for key, line in changed_settings(kind, before.config, now.config) if key not in _FREE]
-    if changed:
-        raise UserError(
-            f"The run cannot be resumed with another configuration ({'; '.join(changed)}): undo the change."
-        )
+    kind = type(config)
+    old = parse_settings(kind, {name: value for name, value in before.config.items() if name in kind.model_fields})
+    if changed := describe_difference(identity(old), identity(config)):
+        raise UserError(f"The run cannot be resumed with another configuration ({changed}): undo the change.")
 
 
 def is_first_process() -> bool:

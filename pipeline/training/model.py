@@ -1,5 +1,7 @@
 """The model that a run's checkpoint holds."""
 
+import hashlib
+import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,25 +15,31 @@ from ...models.registry import build_detector
 from ...schemas.errors import UserError
 from ...schemas.load import parse_settings
 from ...schemas.run import RunCard
+from ...schemas.section import identity
 from ...schemas.training.registry import find_model
 from ...schemas.training.sections import SupervisedConfig
 from ...stages.instances.training import detector_state
 from ...stages.training.checkpoints import read_newest
 from ...store.run import Run
-from ...store.weights import sha256_of
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class LoadedDetector:
-    """A trained model in eval mode on the CPU, what it was trained as, and the digest of its checkpoint's file.
+    """A trained model in eval mode on the CPU, and what it was trained as.
 
-    `categories` are the category ids of its labels; empty for a model without classes.
+    `sha256` is of all that decides what it finds: its tensors, and the settings it was built with.
     """
 
     module: Detector
     config: SupervisedConfig
     card: RunCard
+    name: str
     sha256: str
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Short and long side it was trained at, in pixels."""
+        return self.config.data.short_side, self.config.data.long_side
 
     @property
     def categories(self) -> list[int]:
@@ -72,5 +80,13 @@ def load_detector(folder: Path) -> LoadedDetector:
     except RuntimeError as error:
         words = " ".join(str(error).split())[:200]
         raise UserError(f"The checkpoint in {folder} does not fit its card ({words}): restore them.") from None
-    digest = sha256_of(Run(folder).checkpoints()[0])
-    return LoadedDetector(module.eval().requires_grad_(False), config, card, digest)
+    digest = _sha256(card, config, state)
+    return LoadedDetector(module.eval().requires_grad_(False), config, card, folder.name, digest)
+
+
+def _sha256(card: RunCard, config: SupervisedConfig, state: dict[str, Tensor]) -> str:
+    digest = hashlib.sha256(json.dumps([card.arch, card.num_classes, identity(config.model)]).encode())
+    for name in sorted(state):
+        digest.update(name.encode())
+        digest.update(state[name].contiguous().view(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()

@@ -40,7 +40,7 @@ def prepare_densecl(job: TrainingJob, place: Place) -> Prepared:
     refs = list(source.refs())
     names = "\n".join(ref.file_name for ref in refs).encode("utf-8", "surrogateescape")
     check_processes(schedule(config, len(refs)), place.processes)
-    precision = resolve_precision(config.train.precision, config.model.arch, place.device)
+    precision = resolve_precision(config.train.precision, place.device)
     config = config.model_copy(update={"train": config.train.model_copy(update={"precision": precision})})
     run = Run(job.out)
     initial = None
@@ -56,7 +56,7 @@ def prepare_densecl(job: TrainingJob, place: Place) -> Prepared:
         images=len(refs),
         data=hashlib.sha256(names).hexdigest(),
     )
-    return Prepared(DenseCLRecipe(model, config, refs, list(run.read_skipped())), card)
+    return Prepared(DenseCLRecipe(model, config, refs, list(run.read_skipped())), config, card)
 
 
 def prepare_saliency_prompt(job: TrainingJob, place: Place) -> Prepared:
@@ -79,7 +79,7 @@ def prepare_saliency_prompt(job: TrainingJob, place: Place) -> Prepared:
         images=len(data),
         **_about(config, backbone),
     )
-    return Prepared(SaliencyPrompt(host, config, data, seed_channels=channels), card)
+    return Prepared(SaliencyPrompt(host, config, data, seed_channels=channels), config, card)
 
 
 def prepare_supervised(job: TrainingJob, place: Place) -> Prepared:
@@ -134,7 +134,7 @@ def prepare_supervised(job: TrainingJob, place: Place) -> Prepared:
     judge = None
     if inputs.val_images is not None and inputs.val_gt is not None:
         judge = Judge(config, card.categories or (1,), inputs.val_images, inputs.val_gt)
-    return Prepared(Supervised(host, config, data), card, judge, tuple(documents))
+    return Prepared(Supervised(host, config, data), config, card, judge, tuple(documents))
 
 
 RECIPES: dict[str, Callable[[TrainingJob, Place], Prepared]] = {
@@ -193,7 +193,7 @@ def _annotated(job: TrainingJob, config: SupervisedConfig) -> CocoInstances:
 
 
 def _resolved(config: SupervisedConfig, backbone: LoadedBackbone, device: torch.device) -> SupervisedConfig:
-    precision = resolve_precision(config.trainer.precision, "", device)
+    precision = resolve_precision(config.trainer.precision, device)
     model = config.model.model_copy(update={"stride_in_1x1": backbone.stride_in_1x1})
     trainer = config.trainer.model_copy(update={"precision": precision})
     return config.model_copy(update={"model": model, "trainer": trainer})
@@ -208,8 +208,8 @@ def _same_shape(config: SupervisedConfig, before: RunCard) -> SupervisedConfig:
 
 
 def _about(config: SupervisedConfig, backbone: LoadedBackbone) -> dict[str, Any]:
-    if backbone.arch == "lab-color":
-        raise UserError("lab-color has no pyramid to train on: give weights of a ResNet, or random.")
+    if not backbone.module.pyramid:
+        raise UserError(f"{backbone.arch} has no pyramid to train on: give weights of a ResNet, or random.")
     return {
         "model": config.model.host,
         "config": config.model_dump(mode="json"),

@@ -8,8 +8,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from ..config import Precision, Section
 from ..load import load_settings
+from ..section import FREE, Precision, Section
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 
@@ -26,10 +26,18 @@ class PhotosConfig(Section):
     max_pixels: int = Field(100_000_000, ge=1, le=2**30, description="Largest image decoded, in pixels.")
     max_bytes: int = Field(200_000_000, ge=1, description="Largest file decoded, in bytes.")
     cache_gb: float = Field(
-        2.0, ge=0, le=4096, description="Keep decoded squares in memory if all fit into so many GB (10^9 bytes)."
+        2.0,
+        ge=0,
+        le=4096,
+        description="Keep decoded squares in memory if all fit into so many GB (10^9 bytes).",
+        json_schema_extra=FREE,
     )
     workers: int = Field(
-        -1, ge=-1, le=256, description="Processes that read and decode; 0 does it between steps, -1 picks by device."
+        -1,
+        ge=-1,
+        le=256,
+        description="Processes that read and decode; 0 does it between steps, -1 picks by device.",
+        json_schema_extra=FREE,
     )
 
 
@@ -110,8 +118,12 @@ class TrainConfig(Section):
 
     seed: int = Field(0, ge=0, lt=2**63, description="Every random number derives from it.")
     precision: Precision = Field("auto", description="Arithmetic of the encoders; auto takes bf16 where it is fast.")
-    log_every: int = Field(10, ge=1, le=100_000, description="Optimizer steps between entries of the curves.")
-    checkpoint_every: int = Field(500, ge=1, le=1_000_000, description="Optimizer steps between checkpoints.")
+    log_every: int = Field(
+        10, ge=1, le=100_000, description="Optimizer steps between entries of the curves.", json_schema_extra=FREE
+    )
+    checkpoint_every: int = Field(
+        500, ge=1, le=1_000_000, description="Optimizer steps between checkpoints.", json_schema_extra=FREE
+    )
 
 
 class DenseCLConfig(Section):

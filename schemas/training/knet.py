@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from ..config import Section
+from ..section import Section
 from .sections import DetectorSection, Preset, PromptedConfig, SupervisedConfig
 
 

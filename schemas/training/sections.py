@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from ..config import Precision, Section
+from ..section import FREE, Precision, Section, since
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0, le=10)]
@@ -19,6 +19,7 @@ class DataConfig(Section):
     short_sides: tuple[Annotated[int, Field(ge=32, le=4096)], ...] = Field(
         (),
         description="Multi-scale training: short sides to draw from, in pixels; empty takes short_side.",
+        json_schema_extra=since("0.2"),
     )
     batch_size: int = Field(16, ge=1, le=4096, description="Images per optimizer step, over all processes.")
     flip: Fraction = Field(0.5, description="Probability of a mirrored image; 0 where left and right differ (text).")
@@ -31,7 +32,9 @@ class DataConfig(Section):
     min_area: Fraction = Field(0.0, description="Nor are smaller ones, as a share of the image.")
     max_masks: int = Field(100, ge=1, le=10_000, description="Pseudo-masks of an image, best first.")
     repeat: int = Field(1, ge=1, le=1000, description="Passes over the images in what counts as an epoch.")
-    workers: int = Field(2, ge=0, le=256, description="Processes that read and decode; 0 does it between steps.")
+    workers: int = Field(
+        2, ge=0, le=256, description="Processes that read and decode; 0 does it between steps.", json_schema_extra=FREE
+    )
     max_pixels: int = Field(100_000_000, ge=1, le=2**30, description="Largest image decoded, in pixels.")
 
     @model_validator(mode="after")
@@ -82,21 +85,35 @@ class TrainerConfig(Section):
 
     max_epochs: int = Field(12, ge=1, le=100_000, description="Passes over the images.")
     accumulate: int = Field(
-        1, ge=1, le=4096, description="Parts a step's batch is computed in: more parts need less memory."
+        1,
+        ge=1,
+        le=4096,
+        description="Parts a step's batch is computed in: more parts need less memory.",
+        json_schema_extra=since("0.2"),
     )
-    optimizer: Literal["adamw", "sgd"] = Field("adamw", description="AdamW, or SGD with momentum.")
-    momentum: float = Field(0.9, ge=0, lt=1, description="Momentum of SGD.")
+    optimizer: Literal["adamw", "sgd"] = Field(
+        "adamw", description="AdamW, or SGD with momentum.", json_schema_extra=since("0.2")
+    )
+    momentum: float = Field(0.9, ge=0, lt=1, description="Momentum of SGD.", json_schema_extra=since("0.2"))
     schedule: Literal["steps", "cosine", "poly", "constant"] = Field(
-        "steps", description="How the rate falls: to tenths at decay_at, along a cosine or (1 - share) ** 0.9, or not."
+        "steps",
+        description="How the rate falls: to tenths at decay_at, along a cosine or (1 - share) ** 0.9, or not.",
+        json_schema_extra=since("0.2"),
     )
     decay_at: tuple[Fraction, ...] = Field(
         (2 / 3, 11 / 12), description="Shares of all epochs after which the rate falls to a tenth (schedule=steps)."
     )
     decay_norms: bool = Field(
-        True, description="Weight decay on normalisation layers and learned embeddings too; Mask2Former goes without."
+        True,
+        description="Weight decay on normalisation layers and learned embeddings too; Mask2Former goes without.",
+        json_schema_extra=since("0.2"),
     )
     ema: float = Field(
-        0.0, ge=0, lt=1, description="Share of itself that an averaged model keeps per step, say 0.999; 0 is none."
+        0.0,
+        ge=0,
+        lt=1,
+        description="Share of itself that an averaged model keeps per step, say 0.999; 0 is none.",
+        json_schema_extra=since("0.2"),
     )
     lr: float = Field(1e-4, gt=0, le=1, description="Learning rate at `lr_batch` images a step, scaled linearly.")
     lr_batch: int = Field(16, ge=1, le=4096, description="Batch size that `lr` is meant for.")
@@ -106,9 +123,15 @@ class TrainerConfig(Section):
     clip: float = Field(1.0, ge=0, le=1000, description="Largest norm of the gradient; 0 is no limit.")
     precision: Precision = Field("auto", description="Arithmetic; auto takes bf16 where it is fast.")
     seed: int = Field(0, ge=0, lt=2**63, description="Every random number derives from it.")
-    log_every: int = Field(10, ge=1, le=100_000, description="Steps between entries of the curves.")
-    checkpoint_every: int = Field(500, ge=1, le=1_000_000, description="Steps between checkpoints.")
-    evaluate_every: int = Field(4, ge=0, le=100_000, description="Epochs between evaluations; 0 is at the end alone.")
+    log_every: int = Field(
+        10, ge=1, le=100_000, description="Steps between entries of the curves.", json_schema_extra=FREE
+    )
+    checkpoint_every: int = Field(
+        500, ge=1, le=1_000_000, description="Steps between checkpoints.", json_schema_extra=FREE
+    )
+    evaluate_every: int = Field(
+        4, ge=0, le=100_000, description="Epochs between evaluations; 0 is at the end alone.", json_schema_extra=FREE
+    )
     threshold: Fraction = Field(0.5, description="Probability from which a pixel is in a found mask.")
 
     @model_validator(mode="before")

@@ -9,12 +9,9 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import torch.nn.functional as F
-from pycocotools import mask as coco_mask
-from torch import Tensor
 
 from ...models.detector import Found, Size
-from ...models.paste import paste_masks
+from ..paste import Frame, paste
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -32,27 +29,13 @@ def encode_found(found: Found, *, padded: Size, resized: Size, stored: Size, thr
 
     Masks without a pixel above the threshold are left out: they have no box, and no metric gains by them.
     """
-    masks = []
-    kept = []
-    for place in range(len(found)):
-        box = None if found.boxes is None else found.boxes[place]
-        mask = full_size(found.maps[place], box, padded, resized, stored) > threshold
-        if mask.any():
-            masks.append(coco_mask.encode(np.asfortranarray(mask.cpu().numpy().astype(np.uint8))))
-            kept.append(place)
-    scores, labels, sources = (t.cpu().numpy() for t in (found.scores.float(), found.labels, found.sources))
-    return Instances(masks, scores[kept], labels[kept], sources[kept])
-
-
-def full_size(map_hw: Tensor, box_4: Tensor | None, padded: Size, resized: Size, stored: Size) -> Tensor:
-    """Probabilities of one soft mask at the size of the stored image; zero outside the box, if it has one."""
-    if box_4 is None:
-        whole = F.interpolate(map_hw[None, None].float(), padded, mode="bilinear", align_corners=False)
-        cropped = whole[:, :, : resized[0], : resized[1]]
-        full: Tensor = F.interpolate(cropped, stored, mode="bilinear", align_corners=False)[0, 0]
-        return full
-    scale = box_4.new_tensor([stored[1] / resized[1], stored[0] / resized[0]]).repeat(2)
-    return paste_masks(map_hw[None], box_4[None] * scale, stored)[0]
+    boxes = None if found.boxes is None else found.boxes.float().cpu().numpy()
+    pasted = paste(found.maps.float().cpu().numpy(), boxes, Frame(padded, resized, stored), threshold=threshold)
+    scores, labels, sources = (
+        t.cpu().numpy()[pasted.kept] for t in (found.scores.float(), found.labels, found.sources)
+    )
+    masks = [{"size": list(stored), "counts": counts} for counts in pasted.counts]
+    return Instances(masks, scores, labels, sources)
 
 
 def as_results(found: Instances, image_id: int, categories: Sequence[int]) -> list[dict[str, Any]]:

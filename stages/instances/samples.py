@@ -17,8 +17,8 @@ from torch import Tensor
 from torchvision import tv_tensors
 
 from ...models.detector import Targets
-from ...schemas.config import DecodeConfig
 from ...schemas.errors import UserError
+from ...schemas.labels.base import DecodeConfig
 from ...schemas.records import ImageRef
 from ...store.run import Skipped
 from ..decode import decode_image

@@ -98,7 +98,7 @@ def _train(recipe: AnyRecipe, run: Run, place: Place, callbacks: list[lightning.
         trainer = make_trainer(
             run.folder,
             callbacks,
-            resolve_precision(recipe.loop.precision, "", place.device),
+            resolve_precision(recipe.loop.precision, place.device),
             place.trainer_options or find_processes(place.device, place.processes),
             accumulate_grad_batches=recipe.schedule.accumulate,
             gradient_clip_val=recipe.loop.clip or None,

@@ -11,13 +11,16 @@ import torch
 from corpus import write_photos, write_scenes
 from saliency_prompt.pipeline.engine import Meter
 from saliency_prompt.pipeline.generate import Job, generate, retry_quarantined
+from saliency_prompt.pipeline.parent import ParentPhotos, open_parent
 from saliency_prompt.pipeline.plan import Planned
 from saliency_prompt.pipeline.progress import Display
 from saliency_prompt.pipeline.run import RunReport, ShardReport
 from saliency_prompt.pipeline.sources import open_source
-from saliency_prompt.schemas.config import Config
+from saliency_prompt.schemas.labels.saliency import Config
 from saliency_prompt.schemas.load import load_config
+from saliency_prompt.schemas.registry import load_label_config
 from saliency_prompt.store.dataset import Dataset
+from toy_detector import open_toy
 
 SMALL = [
     "features.weights=lab-color",
@@ -53,12 +56,24 @@ class World:
         return load_config(overrides=[*SMALL, *overrides])
 
     def run(
-        self, photos: Path | str, out: str, *overrides: str, retry: bool = False, root: str | None = None
+        self,
+        photos: Path | str | None,
+        out: str,
+        *overrides: str,
+        retry: bool = False,
+        root: str | None = None,
+        model: Path | None = None,
+        parent: str | None = None,
     ) -> tuple[Dataset, RunReport]:
+        """With `model`, the folder of a toy detector, that labels; `parent` is labelled anew."""
         reporter = Silence()
-        job = Job(out if "://" in out else str(self.base / out), self.config(*overrides), torch.device("cpu"))
+        config = self.config(*overrides) if model is None else load_label_config("detector", None, None, overrides)
+        where = out if "://" in out else str(self.base / out)
+        before = None if parent is None else open_parent(str(self.base / parent))
+        source = open_source(str(photos), root) if before is None else ParentPhotos(before, photos and str(photos))
+        job = Job(where, config, torch.device("cpu"), model and str(model), before, open_toy)
         run = retry_quarantined if retry else generate
-        result = run(open_source(str(photos), root), job, reporter, threading.Event())
+        result = run(source, job, reporter, threading.Event())
         self.shards = reporter.shards
         return result
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from ....schemas.config import DecodeConfig
+from ....schemas.labels.base import DecodeConfig
 from ....schemas.records import ImageRef
 from ....schemas.training.densecl import PhotosConfig
 from ....store.run import Skipped

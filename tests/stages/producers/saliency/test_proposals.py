@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 import torch
 
-from saliency_prompt.schemas.config import Config
+from saliency_prompt.schemas.labels.saliency import Config
 from saliency_prompt.schemas.load import load_config
-from saliency_prompt.stages import proposals
-from saliency_prompt.stages.proposals import propose
-from saliency_prompt.stages.saliency import seed_positions
+from saliency_prompt.stages.producers.saliency import proposals
+from saliency_prompt.stages.producers.saliency.proposals import propose
+from saliency_prompt.stages.producers.saliency.saliency import seed_positions
 
 
 def planted(objects: list[tuple[slice, slice]], height: int = 20, width: int = 24, seed: int = 0) -> torch.Tensor:

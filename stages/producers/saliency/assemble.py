@@ -8,47 +8,37 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor
 
-from ..schemas.config import Config
-from ..schemas.records import ImageRecord, ImageRef, MaskSet
-from .decode import DecodedImage
-from .encode import encode_masks
+from ....schemas.labels.saliency import Config
+from ....schemas.records import ImageRecord, ImageRef, MaskSet
+from ...decode import DecodedImage
+from ...encode import encode_masks
+from ...pixels import arrival, to_host
+from ...read import BadImage, quarantined
 from .proposals import Proposals
-from .read import BadImage, quarantined
 from .saliency import seed_positions
 
 
 @dataclass(frozen=True, slots=True)
-class HostProposals:
+class PinnedProposals:
     """Proposals on their way to host memory; read `found` only after `wait`."""
 
     found: Proposals
     copied: torch.cuda.Event | None
 
     @classmethod
-    def copy(cls, found: Proposals) -> "HostProposals":
+    def copy(cls, found: Proposals) -> "PinnedProposals":
         """Start the copies, without waiting for the device."""
-
-        def host(tensor: Tensor) -> Tensor:
-            if tensor.device.type == "cpu":
-                return tensor
-            pinned = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
-            return pinned.copy_(tensor, non_blocking=True)
-
         moved = Proposals(
             found.layout,
-            score=host(found.score),
-            score_raw=host(found.score_raw),
-            seed_index=host(found.seed_index),
-            saliency=host(found.saliency),
-            vectors={name: host(tensor) for name, tensor in found.vectors.items()},
-            finite=host(found.finite),
+            score=to_host(found.score),
+            score_raw=to_host(found.score_raw),
+            seed_index=to_host(found.seed_index),
+            saliency=to_host(found.saliency),
+            vectors={name: to_host(tensor) for name, tensor in found.vectors.items()},
+            finite=to_host(found.finite),
         )
-        copied = torch.cuda.Event() if found.score.is_cuda else None  # type: ignore[no-untyped-call]
-        if copied is not None:
-            copied.record()
-        return cls(moved, copied)
+        return cls(moved, arrival(found.score.device))
 
     def wait(self) -> None:
         """Block this thread, not the device's, until the copies have arrived."""
@@ -56,7 +46,7 @@ class HostProposals:
             self.copied.synchronize()
 
 
-def image_record(ref: ImageRef, image: DecodedImage, host: HostProposals, i: int, config: Config) -> ImageRecord:
+def image_record(ref: ImageRef, image: DecodedImage, host: PinnedProposals, i: int, config: Config) -> ImageRecord:
     """Encode the masks of image `i` of a batch: filters, upsampling to the stored size, RLE, vectors."""
     found = host.found
     if not bool(found.finite[i]):
@@ -76,12 +66,15 @@ def image_record(ref: ImageRef, image: DecodedImage, host: HostProposals, i: int
             counts=encoded.counts,
             bbox=encoded.bbox,
             area=encoded.area,
-            score_raw=found.score_raw[i].numpy()[kept],
             score=score[kept],
-            seed_scale=seeds_n3[:, 0].astype(np.int8),
-            seed_yx=seeds_n3[:, 1:],
             vectors={name: vectors[i].numpy()[kept] for name, vectors in found.vectors.items()},
             saliency=_as_bytes(saliency_MHW[kept]) if config.encode.saliency else None,
+            extra={
+                "score_raw": found.score_raw[i].numpy()[kept],
+                "seed_scale": seeds_n3[:, 0].astype(np.int8),
+                "seed_y": seeds_n3[:, 1],
+                "seed_x": seeds_n3[:, 2],
+            },
         )
     return ImageRecord(
         image_id=ref.image_id,

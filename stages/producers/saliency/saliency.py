@@ -16,8 +16,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..models.arithmetic import exact_bf16_products
-from ..schemas.config import SaliencyConfig
+from ....models.arithmetic import exact_bf16_products
+from ....schemas.labels.saliency import SaliencyConfig
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,8 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..models.nms import greedy_nms, matrix_nms
-from ..schemas.config import Config
+from ....models.nms import greedy_nms, matrix_nms
+from ....schemas.labels.saliency import Config
 from .normalize import normalize_maps
 from .prompts import box_weights, pool_vectors, unit_length
 from .saliency import SeedLayout, flatten_cells, seed_layout, seed_weights, similarity_maps

@@ -1,9 +1,9 @@
 import torch
 
-from saliency_prompt.schemas.config import SaliencyConfig
-from saliency_prompt.stages.normalize import normalize_maps
-from saliency_prompt.stages.saliency import flatten_cells, seed_layout, similarity_maps
-from saliency_prompt.stages.threshold import threshold_maps
+from saliency_prompt.schemas.labels.saliency import SaliencyConfig
+from saliency_prompt.stages.producers.saliency.normalize import normalize_maps
+from saliency_prompt.stages.producers.saliency.saliency import flatten_cells, seed_layout, similarity_maps
+from saliency_prompt.stages.producers.saliency.threshold import threshold_maps
 
 
 def test_min_max_cancels_the_length_of_the_seed_but_not_of_the_keys() -> None:

@@ -1,6 +1,6 @@
 import torch
 
-from saliency_prompt.stages.prompts import box_weights, pool_vectors, unit_length
+from saliency_prompt.stages.producers.saliency.prompts import box_weights, pool_vectors, unit_length
 
 
 def test_box_mean_averages_the_whole_tight_box() -> None:

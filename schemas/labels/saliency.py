@@ -1,66 +1,17 @@
-"""The one configuration object: validated once, frozen, unknown keys refused.
+"""Configuration of the saliency producer: validated once, frozen, unknown keys refused.
 
-Every field says why it exists and in what unit. Where papers and codes disagree, the presets in
-`presets.py` carry their choices.
+Every field says why it exists and in what unit. Where papers and codes disagree, the presets below carry their
+choices.
 """
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field
+
+from ..section import FREE, Precision, Section, auto
+from .base import LabelConfig
 
 Level = Literal["c3", "c4", "c5"]
-Precision = Literal["auto", "fp32", "bf16", "fp16"]
-
-STRIDES: dict[str, int] = {"c3": 8, "c4": 16, "c5": 32}  # image pixels per feature cell
-
-
-class Section(BaseModel):
-    """Base of all sections: frozen, and a misspelt key is an error rather than ignored."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class PlanConfig(Section):
-    """How the inputs are cut into units of work, retry and commit."""
-
-    shard_size: int = Field(
-        1024,
-        ge=1,
-        le=65536,
-        description="Images per shard; aim at 10 to 120 s of work, so that a retry is cheap.",
-    )
-
-
-class DecodeConfig(Section):
-    """From bytes to a resized RGB image, with every limit checked before memory is spent."""
-
-    short_side: int = Field(
-        800, ge=32, le=8192, description="Shorter side after resizing, in pixels: sets the grid's resolution."
-    )
-    long_side: int = Field(
-        1333, ge=32, le=16384, description="Upper bound of the longer side after resizing, in pixels."
-    )
-    keep_ratio: bool = Field(
-        True,
-        description="False stretches every image to long_side x short_side (width x height), as UPLVP does.",
-    )
-    align: int = Field(
-        1,
-        ge=1,
-        le=64,
-        description="Round resized sides to a multiple, in pixels: 1 is exact; 32 makes fewer shapes, larger batches.",
-    )
-    exif: Literal["ignore", "apply"] = Field(
-        "ignore", description="EXIF rotation: COCO sizes and masks refer to the stored, unrotated pixels."
-    )
-    min_side: int = Field(8, ge=1, description="Images with a shorter side, in pixels, hold nothing to segment.")
-    max_pixels: int = Field(
-        100_000_000,
-        ge=1,
-        le=2**30,
-        description="Largest image decoded, in pixels: read from the header, before decoding.",
-    )
-    max_bytes: int = Field(200_000_000, ge=1, description="Largest file decoded, in bytes.")
 
 
 class FeaturesConfig(Section):
@@ -69,9 +20,10 @@ class FeaturesConfig(Section):
     weights: str = Field(
         "densecl-r50-in1k-200ep",
         description="A weights file, or a registered name (`saliency-prompt weights list`).",
+        json_schema_extra=FREE,  # their digest counts
     )
     arch: Literal["auto", "resnet18", "resnet34", "resnet50", "resnet101", "lab-color"] = Field(
-        "auto", description="Backbone; auto reads it off the weights."
+        "auto", description="Backbone; auto reads it off the weights.", json_schema_extra=auto("arch")
     )
     stride_in_1x1: bool = Field(
         False,
@@ -82,12 +34,14 @@ class FeaturesConfig(Section):
     precision: Precision = Field(
         "auto",
         description="Backbone arithmetic; auto takes bf16 where the hardware has it. Similarities are fp32.",
+        json_schema_extra=auto("precision"),
     )
     batch_size: int = Field(
         0,
         ge=0,
         le=512,
         description="Images per forward pass, all of one shape; 0 picks by device when planning.",
+        json_schema_extra=auto("batch_size"),
     )
 
 
@@ -176,11 +130,9 @@ class EncodeConfig(Section):
     compression_level: int = Field(1, ge=1, le=19, description="zstd level of parquet and zarr files.")
 
 
-class Config(Section):
+class Config(LabelConfig):
     """The whole configuration of a pseudo-label run."""
 
-    plan: PlanConfig = PlanConfig()
-    decode: DecodeConfig = DecodeConfig()
     features: FeaturesConfig = FeaturesConfig()
     saliency: SaliencyConfig = SaliencyConfig()
     normalize: NormalizeConfig = NormalizeConfig()
@@ -190,8 +142,39 @@ class Config(Section):
     prompts: PromptsConfig = PromptsConfig()
     encode: EncodeConfig = EncodeConfig()
 
-    @model_validator(mode="after")
-    def _sides_are_ordered(self) -> "Config":
-        if self.decode.long_side < self.decode.short_side:
-            raise ValueError("decode.long_side is below decode.short_side: raise one or lower the other")
-        return self
+    @property
+    def compression_level(self) -> int:
+        """See `LabelConfig`."""
+        return self.encode.compression_level
+
+    @property
+    def batch_size(self) -> int:
+        """See `LabelConfig`."""
+        return self.features.batch_size
+
+    @property
+    def words(self) -> str:
+        """See `LabelConfig`."""
+        return f"{self.features.arch}, {self.features.precision}"
+
+
+# Differences from the defaults; a config file and `--set` come on top of them.
+PRESETS: dict[str, dict[str, dict[str, Any]]] = {
+    # the method as its authors ran it, with the documented defaults
+    "saliency-prompt": {},
+    # Free Mask as published with FreeSOLO: the same steps on the larger backbone
+    "freesolo": {"features": {"weights": "densecl-r101-in1k-200ep"}},
+    # the CVPR 2023 text taken at its word: one pooled grid, dot products, one range per image (footnote 3),
+    # plain mask NMS, and no filter that the text does not mention
+    "paper-literal": {
+        "saliency": {"seeding": "grid", "similarity": "dot"},
+        "normalize": {"scope": "image"},
+        "nms": {"kind": "greedy"},
+        "filters": {"min_score": None, "min_center_y": None, "max_width": None},
+    },
+    # the settings of the authors' later code base: stretched input, a lower centre filter, never an empty image
+    "uplvp": {
+        "decode": {"keep_ratio": False},
+        "filters": {"min_center_y": 0.1, "max_width": None, "keep_best": True},
+    },
+}

@@ -3,8 +3,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from saliency_prompt.schemas.config import SaliencyConfig
-from saliency_prompt.stages.saliency import (
+from saliency_prompt.schemas.labels.saliency import SaliencyConfig
+from saliency_prompt.stages.producers.saliency.saliency import (
     flatten_cells,
     sample_seeds,
     seed_layout,
