@@ -20,7 +20,8 @@ import numpy.typing as npt
 
 from ..schemas.config import DecodeConfig
 from ..schemas.records import ImageRef
-from .header import ImageHeader, parse_header
+from .header import MAX_SCANS, ImageHeader, count_scans, parse_header
+from .overdue import named_if_overdue
 from .read import BadImage
 
 # Images are decoded side by side in a thread pool (OpenCV releases the GIL): threads inside one image would
@@ -71,10 +72,10 @@ def upright_shape(header: ImageHeader, config: DecodeConfig) -> tuple[int, int]:
 
 
 def check_image(data: bytes, ref: ImageRef, config: DecodeConfig) -> ImageHeader:
-    """The header, if the image may be decoded; costs microseconds.
+    """The header, if the image may be decoded; costs microseconds, and of a progressive JPEG a search of its bytes.
 
     Raises `BadImage`: `empty_file`, `too_many_bytes`, `unsupported_format`, `decode_failed` (no valid header),
-    `too_many_pixels`, `size_mismatch` with the size the input list declares, `too_small`.
+    `too_many_pixels`, `size_mismatch` with the size the input list declares, `too_small`, `too_many_scans`.
     """
     if not data:
         raise BadImage("empty_file", "0 bytes")
@@ -88,6 +89,8 @@ def check_image(data: bytes, ref: ImageRef, config: DecodeConfig) -> ImageHeader
         raise BadImage("size_mismatch", f"{width} x {height}, but the list says {ref.width} x {ref.height}")
     if min(height, width) < config.min_side:
         raise BadImage("too_small", f"{width} x {height}, below decode.min_side = {config.min_side}")
+    if header.format == "jpeg" and count_scans(data) > MAX_SCANS:
+        raise BadImage("too_many_scans", f"more than {MAX_SCANS} scans, each over all pixels: save it again")
     return header
 
 
@@ -100,7 +103,8 @@ def decode_image(data: bytes, ref: ImageRef, config: DecodeConfig, out: Pixels |
     Raises `BadImage` as `check_image`, and `decode_failed` when the pixels are broken.
     """
     header = check_image(data, ref, config)
-    image = _decode(data, header)
+    with named_if_overdue(ref.file_name):
+        image = _decode(data, header)
     if config.exif == "apply":
         image = _upright(image, header.exif_orientation)
     height, width = image.shape[:2]

@@ -5,6 +5,7 @@ Formats: JPEG (ITU T.81 B.2), PNG (W3C PNG 3rd ed., 5 and 11.2.1), WebP (RFC 964
 beyond the end fail.
 """
 
+import re
 import struct
 from dataclasses import dataclass
 from typing import Literal
@@ -16,6 +17,14 @@ ImageFormat = Literal["jpeg", "png", "webp"]
 # Segments or chunks looked at before the size must have appeared: more than 200 MB of full JPEG segments,
 # and an end for files made of tiny ones.
 _MAX_STEPS = 4096
+
+# Scans of a JPEG that are decoded: encoders write 10 to 20, and each one goes over all blocks again. Without a limit
+# 30 bytes in a file cost a pass over 100 million pixels.
+MAX_SCANS = 64
+
+# A marker that a decoder stops at: no fill byte, escaped byte, TEM or restart marker.
+_MARKER = re.compile(rb"\xff([^\x00\x01\xff\xd0-\xd7])", re.DOTALL)
+_PROGRESSIVE = (0xC2, 0xC6, 0xCA, 0xCE)
 
 _ORIENTATION_TAG = 0x0112
 _SHORT = 3
@@ -56,6 +65,31 @@ def parse_header(data: bytes) -> ImageHeader:
     return header
 
 
+def count_scans(data: bytes) -> int:
+    """Scans that decoding a JPEG's pixels goes through (ITU T.81 B.2), of other formats 1; MAX_SCANS + 1 is many.
+
+    A sequential file whose first scan holds all components ends with it. So the bytes of common photographs are not
+    searched; those of others are, once.
+    """
+    if not data.startswith(b"\xff\xd8"):
+        return 1
+    position, scans, components, progressive = 2, 0, 0, False
+    for _ in range(_MAX_STEPS):
+        found = _MARKER.search(data, position)
+        if found is None or found[1] == b"\xd9":
+            return scans
+        marker, start = found[1][0], found.end()
+        if _is_frame(marker):
+            components, progressive = data[start + 7 : start + 8][0], marker in _PROGRESSIVE
+        elif marker == 0xDA:
+            scans += 1
+            whole = data[start + 2 : start + 3] >= bytes([components])
+            if scans > MAX_SCANS or (whole and not progressive):
+                return scans
+        position = start + int.from_bytes(data[start : start + 2], "big")
+    return MAX_SCANS + 1
+
+
 def exif_orientation(tiff: bytes) -> int:
     """The orientation (1..8) in the first directory of an EXIF block, 1 if absent or malformed."""
     order = {b"II*\0": "<", b"MM\0*": ">"}.get(tiff[:4])
@@ -92,13 +126,17 @@ def _jpeg(data: bytes) -> ImageHeader:
         (length,) = struct.unpack_from(">H", data, position)
         if length < 2:
             break
-        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):  # SOFn; not DHT, JPG, DAC
+        if _is_frame(marker):
             _, height, width, components = struct.unpack_from(">BHHB", data, position + 2)
             return ImageHeader("jpeg", width, height, components, orientation)
         if marker == 0xE1 and data[position + 2 : position + 8] == b"Exif\0\0":
             orientation = exif_orientation(data[position + 8 : position + length])
         position += length
     raise BadImage("decode_failed", "no JPEG frame header")
+
+
+def _is_frame(marker: int) -> bool:
+    return 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC)  # SOFn; not DHT, JPG, DAC
 
 
 def _png(data: bytes) -> ImageHeader:
