@@ -1,7 +1,9 @@
 """Where the photographs are: a folder, a glob, a text file of paths, a COCO json, or a bucket URL.
 
 Every source streams `ImageRef`s in an order that depends on the input alone: folders, globs and buckets go by
-relative path, compared as UTF-8; lists keep their own order. Ids come from the input too, never from the order.
+relative path, compared as UTF-8; lists keep their own order. Ids come from the input too, never from the order (but
+for names that differ in their Unicode form alone: `naming.NameIds`). Names that are no UTF-8 are stored as
+`stages/names.py` says.
 """
 
 import difflib
@@ -13,9 +15,10 @@ from typing import Protocol
 
 from ..schemas.errors import UserError
 from ..schemas.records import ImageRef
+from ..stages.names import name_on_disk, stored_name
 from ..stages.read import is_url, open_bucket, split_url
 from .lists import CocoImages, TextFile
-from .naming import image_id_from_name, stays_inside, stored_name
+from .naming import NameIds, stays_inside
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
 _BUCKET_SCHEMES = ("s3", "s3a", "gs", "az", "azure", "adl", "abfs", "abfss")
@@ -44,8 +47,8 @@ def open_source(photos: str, root: str | None = None) -> Source:
     """
     if is_url(photos):
         return _Bucket(photos)
-    path = Path(photos).expanduser()
-    if not path.exists():
+    path = Path(name_on_disk(photos)).expanduser()
+    if not _exists(path):
         if any(_is_wild(part) for part in path.parts):
             return _open_glob(path)
         raise _missing(path)
@@ -74,6 +77,7 @@ class _Files:
     def refs(self) -> Iterator[ImageRef]:
         """The images by relative path."""
         self.ignored = 0
+        ids = NameIds()
         found = False
         levels = [self._entries("", {self._pattern})]
         while levels:
@@ -81,11 +85,11 @@ class _Files:
                 if below:
                     levels.append(self._entries(relative, below))
                     break
-                if entry.is_dir() or not relative.lower().endswith(IMAGE_SUFFIXES):
+                if _is_folder(entry) or not relative.lower().endswith(IMAGE_SUFFIXES):
                     self.ignored += 1
                 else:
                     found = True
-                    yield self._ref(relative, entry)
+                    yield self._ref(relative, entry, ids)
             else:
                 levels.pop()
         if not found:
@@ -98,7 +102,8 @@ class _Files:
                 entries = [entry for entry in scan if not entry.name.startswith(".")]
         except OSError as error:
             raise UserError(
-                f"The folder {error.filename} cannot be listed ({error.strerror}): make it readable or move it away."
+                f"The folder {stored_name(str(error.filename))} cannot be listed ({error.strerror}): make it readable "
+                "or move it away."
             ) from error
         patterns = patterns | {pattern[1:] for pattern in patterns if pattern[0] == "**"}
         folders = {entry.name for entry in entries if entry.is_dir(follow_symlinks=False)}
@@ -116,14 +121,21 @@ class _Files:
             }:
                 yield relative + "/", entry, below
 
-    def _ref(self, relative: str, entry: os.DirEntry[str]) -> ImageRef:
+    def _ref(self, relative: str, entry: os.DirEntry[str], ids: NameIds) -> ImageRef:
         inside = not entry.is_symlink() or stays_inside(self._root, relative)
         try:
             size = entry.stat().st_size
-        except OSError:  # a broken link: reading it will say so
+        except OSError:  # a broken link, or one to itself: reading it will say so
             size = None
         name = stored_name(relative)
-        return ImageRef(image_id_from_name(name), name, str(Path(self._root, name)) if inside else "", size)
+        return ImageRef(ids.give(name), name, stored_name(str(Path(self._root, relative))) if inside else "", size)
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link to itself
+        return False
 
 
 class _Bucket:
@@ -139,6 +151,7 @@ class _Bucket:
     def refs(self) -> Iterator[ImageRef]:
         """The images by key."""
         self.ignored = 0
+        ids = NameIds()
         found = False
         root, prefix = split_url(self.description)
         before = ""
@@ -152,7 +165,7 @@ class _Bucket:
                 continue
             if name.lower().endswith(IMAGE_SUFFIXES):
                 found = True
-                yield ImageRef(image_id_from_name(name), name, f"{root}/{key}", size)
+                yield ImageRef(ids.give(name), name, f"{root}/{key}", size)
             else:
                 self.ignored += 1
         if not found:
@@ -170,6 +183,13 @@ class _Bucket:
             raise UserError(
                 f"{self.description} cannot be listed ({reason}): check its name, the credentials and the network."
             ) from error
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError as error:  # a link to itself, a name that is too long
+        raise UserError(f"{stored_name(str(path))} cannot be opened ({error.strerror}): name another place.") from None
 
 
 def _open_glob(path: Path) -> Source:
@@ -192,7 +212,7 @@ def _is_wild(part: str) -> bool:
 def _open_root(root: str) -> str:
     if is_url(root):
         return root.rstrip("/")
-    path = Path(root).expanduser()
+    path = Path(name_on_disk(root)).expanduser()
     if not path.is_dir():
         raise _missing(path)
     return os.path.realpath(path)
@@ -212,4 +232,4 @@ def _missing(path: Path) -> UserError:
     names = sorted(entry.name for entry in path.parent.iterdir())
     nearest = difflib.get_close_matches(path.name, names, 1)
     advice = f"did you mean {path.parent / nearest[0]}?" if nearest else f"check what is in {path.parent}."
-    return UserError(f"{path} does not exist: {advice}")
+    return UserError(stored_name(f"{path} does not exist: {advice}"))
