@@ -1,6 +1,5 @@
 """The cluster that manifests are rendered for: one document for Kubernetes, Slurm and Ray's launcher."""
 
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
@@ -9,6 +8,7 @@ from pydantic import Field, ValidationError, model_validator
 from .cluster import Workers
 from .config import Section
 from .errors import UserError
+from .yaml_text import describe_trouble, read_yaml
 
 Name = Annotated[str, Field(pattern=r"^[a-z]([-a-z0-9]{0,38}[a-z0-9])?$")]
 Word = Annotated[str, Field(pattern=r"^[\w.,:/@+-]+$")]  # goes into scripts: no blanks, no quotes
@@ -112,11 +112,13 @@ class ClusterSpec(Section):
 def load_cluster_spec(path: str) -> ClusterSpec:
     """Read a YAML file. Raises UserError that names the field and the trouble."""
     try:
-        values: Any = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        values: Any = read_yaml(path)
     except FileNotFoundError:
         raise UserError(f"There is no file {path}: write one as in docs/operate.md.") from None
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise UserError(f"{path} is no readable YAML ({' '.join(str(error).split())}): repair it.") from None
+    except OSError as error:
+        raise UserError(f"{path} cannot be read ({error.strerror}): check the path.") from None
+    except yaml.YAMLError as error:
+        raise UserError(f"{path} is no readable YAML ({describe_trouble(error)}): repair it.") from None
     try:
         return ClusterSpec.model_validate(values)
     except ValidationError as error:
