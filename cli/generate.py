@@ -10,6 +10,7 @@ from .options import (
     ConfigFile,
     CpusPerWorker,
     Device,
+    FollowLinks,
     GpusPerWorker,
     MaxWorkers,
     MinWorkers,
@@ -40,6 +41,7 @@ def generate(
     config: ConfigFile = None,
     set_: Overrides = None,
     root: Root = None,
+    follow_links: FollowLinks = True,
     device: Device = "auto",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan with bytes and time, and stop.")] = False,
     retry_quarantined: Annotated[
@@ -70,7 +72,7 @@ def generate(
 
     console = plain_console(stderr=True)
     where = resolve_device(device)
-    source = open_source(photos, root)
+    source = open_source(photos, root, follow_links=follow_links)
     if dry_run:
         print_estimate(console, out, estimate(source, settings, job.load(settings), where))
         return

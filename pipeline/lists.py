@@ -27,6 +27,7 @@ class TextFile:
     """
 
     ignored = 0
+    folder: str | None = None
 
     def __init__(self, path: Path, root: str | None) -> None:
         self.description = _description(path, root)
@@ -81,6 +82,7 @@ class CocoImages:
     """
 
     ignored = 0
+    folder: str | None = None
 
     def __init__(self, path: Path, root: str | None) -> None:
         self._path = path

@@ -16,7 +16,7 @@ from ..store.inputs import discard_inputs, write_inputs
 from ..store.layout import CARD
 from ..store.objects import open_store
 from ..version import __version__
-from .sources import Source
+from .sources import Source, refuse_target_inside
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +64,7 @@ def plan(
     store = open_store(out)
     if store.exists(CARD):
         return _resume(Dataset.open(out), source, config, backbone)
+    refuse_target_inside(out, source)
     resolved = resolve_config(config, backbone.arch, device)
     summary = write_inputs(store, source.refs(), resolved.plan.shard_size)
     values = resolved.model_dump(mode="json")

@@ -42,22 +42,26 @@ class ImageHeader:
     exif_orientation: int = 1
 
 
+def image_format(start: bytes) -> ImageFormat | None:
+    """The format of a file by its first bytes (12 suffice), None if it is none of ours."""
+    if start.startswith(b"\xff\xd8\xff"):
+        return "jpeg"
+    if start.startswith(b"\x89PNG\r\n\x1a\n"):
+        return "png"
+    return "webp" if start.startswith(b"RIFF") and start[8:12] == b"WEBP" else None
+
+
 def parse_header(data: bytes) -> ImageHeader:
     """The header of a JPEG, PNG or WebP file, from its bytes or a long enough beginning of them.
 
     Raises `BadImage`: `unsupported_format` by the first bytes, `decode_failed` if no valid size follows.
     A broken EXIF block counts as orientation 1, as in other readers: it says nothing about the pixels.
     """
-    if data.startswith(b"\xff\xd8\xff"):
-        parse = _jpeg
-    elif data.startswith(b"\x89PNG\r\n\x1a\n"):
-        parse = _png
-    elif data.startswith(b"RIFF") and data[8:12] == b"WEBP":
-        parse = _webp
-    else:
+    kind = image_format(data)
+    if kind is None:
         raise BadImage("unsupported_format", "not JPEG, PNG or WebP by its first bytes")
     try:
-        header = parse(data)
+        header = {"jpeg": _jpeg, "png": _png, "webp": _webp}[kind](data)
     except (struct.error, IndexError) as error:
         raise BadImage("decode_failed", "the header is cut short") from error
     if header.width < 1 or header.height < 1:

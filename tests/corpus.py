@@ -162,13 +162,13 @@ def write_bad_corpus(base: Path) -> BadCorpus:
     outside = base / "outside.jpg"
     outside.write_bytes(_good())
     (folder / "link_out.jpg").symlink_to(outside)
-    in_folder["link_out.jpg"] = "path_escape"
+    in_folder["link_out.jpg"] = None  # whoever can write links into a folder can as well write files
     (folder / "link_in.jpg").symlink_to("good.jpg")
     in_folder["link_in.jpg"] = None
     (folder / "circle").symlink_to(folder)
     (folder / "notes.txt").write_text("no photograph")
 
-    in_coco = dict(in_folder)
+    in_coco = dict(in_folder) | {"link_out.jpg": "path_escape"}
     images: list[dict[str, Any]] = [{"id": i, "file_name": name} for i, name in enumerate(in_coco)]
     images[0] |= {"width": 96, "height": 64}  # as good.jpg is
     for name in ("../outside.jpg", str(outside), "circle/../../outside.jpg", "not\0a name.jpg"):
