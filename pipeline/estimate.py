@@ -39,7 +39,7 @@ class Estimate:
 
 def estimate(source: Source, config: Config, backbone: LoadedBackbone, device: torch.device) -> Estimate:
     """List the source, run two small samples of it and extrapolate (the first warms up and is not counted)."""
-    resolved = resolve_config(config, backbone.arch, device)
+    resolved = resolve_config(config, backbone.arch, device, source)
     size = max(4, 2 * resolved.features.batch_size)
     sample, n_images, bytes_in = _sample(source, 2 * size)
     features = FeatureExtractor(backbone, resolved.features, device)

@@ -14,7 +14,7 @@ from ..schemas.errors import UserError
 from ..schemas.records import ImageRef
 from ..stages.names import name_on_disk, stored_name
 from ..stages.read import is_url
-from .naming import exact_id, image_id_from_name, locate
+from .naming import Exif, exact_id, image_id_from_name, locate
 
 log = logging.getLogger(__name__)
 
@@ -28,6 +28,7 @@ class TextFile:
 
     ignored = 0
     folder: str | None = None
+    exif: Exif = "apply"
 
     def __init__(self, path: Path, root: str | None) -> None:
         self.description = _description(path, root)
@@ -83,6 +84,7 @@ class CocoImages:
 
     ignored = 0
     folder: str | None = None
+    exif: Exif = "ignore"  # its sizes and masks are of stored pixels
 
     def __init__(self, path: Path, root: str | None) -> None:
         self._path = path

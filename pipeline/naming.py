@@ -4,9 +4,12 @@ import hashlib
 import os
 import unicodedata
 from pathlib import Path
+from typing import Literal
 
 from ..stages.names import name_on_disk, stored_name
 from ..stages.read import is_url
+
+Exif = Literal["apply", "ignore"]
 
 
 def image_id_from_name(relative: str) -> int:

@@ -28,8 +28,11 @@ class Planned:
     resumed: bool
 
 
-def resolve_config(config: Config, arch: str, device: torch.device) -> Config:
-    """Replace every `auto` by what it stands for on this device, so that a resume elsewhere means the same."""
+def resolve_config(config: Config, arch: str, device: torch.device, source: Source | None = None) -> Config:
+    """Replace every `auto` by what it stands for on this device, so that a resume elsewhere means the same.
+
+    `decode.exif` stays `auto` where the source is not known yet, and means `ignore` until then.
+    """
     features = config.features.model_copy(
         update={
             "arch": arch,
@@ -37,7 +40,9 @@ def resolve_config(config: Config, arch: str, device: torch.device) -> Config:
             "batch_size": resolve_batch_size(config.features.batch_size, device),
         }
     )
-    return config.model_copy(update={"features": features})
+    exif = source.exif if source is not None and config.decode.exif == "auto" else config.decode.exif
+    decode = config.decode.model_copy(update={"exif": exif})
+    return config.model_copy(update={"features": features, "decode": decode})
 
 
 def device_class(device: torch.device) -> str:
@@ -65,7 +70,7 @@ def plan(
     if store.exists(CARD):
         return _resume(Dataset.open(out), source, config, backbone)
     refuse_target_inside(out, source)
-    resolved = resolve_config(config, backbone.arch, device)
+    resolved = resolve_config(config, backbone.arch, device, source)
     summary = write_inputs(store, source.refs(), resolved.plan.shard_size)
     values = resolved.model_dump(mode="json")
     card = DatasetCard(
@@ -122,4 +127,6 @@ def _fill(config: Config, stored: Config, arch: str) -> Config:
             "batch_size": asked.batch_size or stored.features.batch_size,
         }
     )
-    return config.model_copy(update={"features": features})
+    exif = stored.decode.exif if config.decode.exif == "auto" else config.decode.exif
+    decode = config.decode.model_copy(update={"exif": exif})
+    return config.model_copy(update={"features": features, "decode": decode})

@@ -18,7 +18,7 @@ from ..schemas.records import ImageRef
 from ..stages.names import name_on_disk, stored_name
 from ..stages.read import is_url, open_bucket, split_url
 from .lists import CocoImages, TextFile
-from .naming import NameIds
+from .naming import Exif, NameIds
 from .walk import IMAGE_SUFFIXES, Files, no_image, starts_like_image, suffix, tell_ignored
 
 _BUCKET_SCHEMES = ("s3", "s3a", "gs", "az", "azure", "adl", "abfs", "abfss")
@@ -29,12 +29,14 @@ class Source(Protocol):
 
     `description` identifies the source: an absolute path, pattern or URL. `ignored` counts the files that were
     passed over for their suffix; it is complete when `refs` has been read to its end. `folder` is the folder or prefix
-    below which all is taken, None where single files are chosen: nothing may be written there.
+    below which all is taken, None where single files are chosen: nothing may be written there. `exif` is what
+    `decode.exif = "auto"` means for it.
     """
 
     description: str
     ignored: int
     folder: str | None
+    exif: Exif
 
     def refs(self) -> Iterator[ImageRef]:
         """The images, streamed; raises `UserError` at a malformed entry, or at the end if there was none."""
@@ -92,6 +94,7 @@ class _Bucket:
         self.description = url.rstrip("/")
         self.ignored = 0
         self.folder: str | None = self.description
+        self.exif: Exif = "apply"
 
     def refs(self) -> Iterator[ImageRef]:
         """The images by key."""

@@ -11,7 +11,7 @@ from ..schemas.errors import UserError
 from ..schemas.records import ImageRef
 from ..stages.header import image_format
 from ..stages.names import stored_name
-from .naming import NameIds, stays_inside
+from .naming import Exif, NameIds, stays_inside
 
 log = logging.getLogger(__name__)
 
@@ -31,6 +31,7 @@ class Files:
         self.description = stored_name(description)
         self.ignored = 0
         self.folder = root if pattern[0] == "**" else None
+        self.exif: Exif = "apply"
         self._root = root
         self._pattern = pattern
         self._follow_links = follow_links

@@ -50,8 +50,9 @@ class DecodeConfig(Section):
         le=64,
         description="Round resized sides to a multiple, in pixels: 1 is exact; 32 makes fewer shapes, larger batches.",
     )
-    exif: Literal["ignore", "apply"] = Field(
-        "ignore", description="EXIF rotation: COCO sizes and masks refer to the stored, unrotated pixels."
+    exif: Literal["auto", "ignore", "apply"] = Field(
+        "auto",
+        description="EXIF rotation; auto applies it, but for a COCO json, whose sizes and masks are of stored pixels.",
     )
     min_side: int = Field(8, ge=1, description="Images with a shorter side, in pixels, hold nothing to segment.")
     max_pixels: int = Field(
