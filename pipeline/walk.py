@@ -15,7 +15,7 @@ from .naming import Exif, NameIds, stays_inside
 
 log = logging.getLogger(__name__)
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
 
 Pattern = tuple[str, ...]  # of a glob: one entry per folder level, ** for any number of them
 

@@ -6,9 +6,9 @@ handed out the torn image. A JPEG with a flipped byte, or cut and then closed by
 complaint: only the recorded sha256 of the input tells it apart.
 
 What becomes of the kinds of pixels: grey is repeated over three channels, a palette is looked up, CMYK is
-converted without a colour profile, 16 bits keep their upper 8, an animation gives its first frame. Alpha is
-dropped, so pixels under transparency count with the colour stored there: composing them over a colour of our
-choice would draw edges that nobody photographed.
+converted without a colour profile, 16 bits keep their upper 8 (a TIFF of floats fails), an animation or a TIFF of
+pages gives its first. Alpha is dropped, so pixels under transparency count with the colour stored there: composing
+them over a colour of our choice would draw edges that nobody photographed.
 """
 
 import hashlib
@@ -28,7 +28,7 @@ from .read import BadImage
 # only fight over the same cores.
 cv2.setNumThreads(1)
 # What is wrong with an image goes into its row; OpenCV would also print it.
-cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_ERROR)
+cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
 
 _FLAGS = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION
 
@@ -122,6 +122,8 @@ def _decode(data: bytes, header: ImageHeader) -> Pixels:
         image = cv2.imdecode(np.frombuffer(data, np.uint8), _FLAGS)
     except cv2.error:
         image = None
+    if image is not None and header.format == "tiff":  # OpenCV turns these whatever the flags say: turn them back
+        image = _upright(image, {6: 8, 8: 6}.get(header.exif_orientation, header.exif_orientation))  # type: ignore[arg-type]
     # A file whose decoder sees another size than its header parser was built to get past the limits.
     if image is None or image.shape != (header.height, header.width, 3):
         raise BadImage("decode_failed", f"broken {header.format} data")
