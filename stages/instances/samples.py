@@ -5,7 +5,7 @@ Shape legend: B images, M objects, D channels of stored vectors, H W pixels.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Any
+from typing import Any, Literal
 
 import cv2
 import numpy as np
@@ -42,14 +42,20 @@ Sample = tuple[tv_tensors.Image, Target]
 
 
 def load_pixels(
-    ref: ImageRef, size: tuple[int, int] | None, max_pixels: int, sha256: str | None = None
+    ref: ImageRef,
+    size: tuple[int, int] | None,
+    max_pixels: int,
+    sha256: str | None = None,
+    exif: Literal["auto", "ignore", "apply"] = "ignore",
 ) -> tuple[npt.NDArray[np.uint8], tuple[int, int]]:
     """RGB uint8 [h, w, 3], resized to `size` (short side, at most long side) or as stored; and its stored size.
+
+    Both are those of the image after rotation with `exif = "apply"`, as its masks are.
 
     Raises SampleError if the image is gone, its size is not the ref's, or (if given) its digest is another.
     """
     short, long = size or (32, 32)
-    decode = DecodeConfig(short_side=short, long_side=long, max_pixels=max_pixels)
+    decode = DecodeConfig(short_side=short, long_side=long, max_pixels=max_pixels, exif=exif)
     try:
         data = read_image_bytes(ref, decode.max_bytes)
         if size is None:

@@ -18,7 +18,7 @@ from saliency_prompt.stages.device import automatic
 from saliency_prompt.stages.pixels import PAD_COLOR, stack_pixels
 from saliency_prompt.stages.producers.contract import PixelBatch
 from saliency_prompt.stages.producers.detector import DetectorProducer, LoadedDetectorProducer
-from toy_detector import ToyDetector
+from toy_detector import ToyDetector, TrainedRun
 
 CPU = torch.device("cpu")
 REF = ImageRef(1, "a.jpg", "/a.jpg")
