@@ -1,0 +1,1 @@
+"""Configurations of what is trained, one file each."""
