@@ -48,7 +48,8 @@ def cosines(vectors_NPC: Tensor, queries: Tensor) -> Tensor:
     own_NC = queries.expand(len(vectors_NPC), -1)
     products = torch.einsum("npc,nc->np", vectors_NPC, own_NC)
     lengths_N1 = torch.linalg.vector_norm(own_NC, dim=1, keepdim=True).clamp_min(EPS)
-    return products / (torch.linalg.vector_norm(vectors_NPC, dim=2).clamp_min(EPS) * lengths_N1)
+    found: Tensor = products / (torch.linalg.vector_norm(vectors_NPC, dim=2).clamp_min(EPS) * lengths_N1)
+    return found
 
 
 def term(phi_NP: Tensor, own_NP: Tensor, other_NP: Tensor, tau: float) -> Tensor:
