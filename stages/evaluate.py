@@ -33,13 +33,14 @@ def evaluate_coco(
     *,
     class_agnostic: bool = True,
     image_ids: Collection[int] | None = None,
+    category_ids: Collection[int] | None = None,
 ) -> dict[str, Any]:
     """COCO AP and AR in per cent, at IoU 0.50:0.95 and at most 1, 10 and 100 detections per image.
 
     `gt` is a COCO annotation file. Detections are COCO results: `image_id`, `score`, and `segmentation` (RLE)
     or `bbox` (XYWH); with a mask, the box is the mask's tight box. Class-agnostic evaluation ignores categories
     on both sides; otherwise `category_id` is needed. All images of the ground truth count, those without
-    detections too, or only `image_ids`.
+    detections too, or only `image_ids`; with categories, all of them or only `category_ids`.
 
     Returns {"segm": {metric: value or None where undefined}, "bbox": {...}, "images": number evaluated,
     "ignored_images": number of images with detections that the ground truth lacks}.
@@ -74,6 +75,11 @@ def evaluate_coco(
             "unrotated (decode.exif = ignore)."
         )
 
+    wanted = categories if category_ids is None else sorted(category_ids)
+    if category_ids is not None and (class_agnostic or not wanted or not set(wanted) <= set(categories)):
+        # pycocotools averages over whatever is asked for, and ignores the question without categories
+        raise UserError(f"Categories to evaluate must be some of {gt}, with class_agnostic off: choose among its ids.")
+
     report: dict[str, Any] = {}
     for iou_type in iou_types:
         coco_gt = _coco({**truth, "annotations": _truth_annotations(truth, iou_type, gt)})
@@ -82,7 +88,7 @@ def evaluate_coco(
             for i, d in enumerate(usable, start=1)
         ]
         report[iou_type] = _summary(
-            coco_gt, _coco({**truth, "annotations": results}), iou_type, class_agnostic, sorted(chosen)
+            coco_gt, _coco({**truth, "annotations": results}), iou_type, class_agnostic, sorted(chosen), wanted
         )
     return {**report, "images": len(chosen), "ignored_images": len(found - known)}
 
@@ -232,11 +238,17 @@ def _coco(content: dict[str, Any]) -> COCO:
 
 
 def _summary(
-    truth: COCO, results: COCO, iou_type: IouType, class_agnostic: bool, image_ids: list[int]
+    truth: COCO,
+    results: COCO,
+    iou_type: IouType,
+    class_agnostic: bool,
+    image_ids: list[int],
+    category_ids: list[int],
 ) -> dict[str, float | None]:
     evaluation = COCOeval(truth, results, iou_type)
     evaluation.params.useCats = 0 if class_agnostic else 1
     evaluation.params.imgIds = image_ids
+    evaluation.params.catIds = category_ids
     with contextlib.redirect_stdout(io.StringIO()):
         evaluation.evaluate()
         evaluation.accumulate()
