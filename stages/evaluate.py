@@ -154,7 +154,10 @@ def match_image_ids(images: Iterable[pa.Table], gt: Path) -> dict[int, int]:
 
 @dataclass(frozen=True, slots=True)
 class Annotated:
-    """One image of a ground truth: compressed RLEs of its objects but crowds, and the names of their categories."""
+    """One image of a ground truth: compressed RLEs of its objects but crowds, and the names of their categories.
+
+    Where has_mask is false, the file has a box alone, and the RLE fills it.
+    """
 
     height: int
     width: int
@@ -162,28 +165,43 @@ class Annotated:
     labels: list[str]
     image_id: int
     category_ids: list[int]
+    has_mask: list[bool]
 
 
-def read_annotations(gt: Path) -> tuple[dict[str, Annotated], list[int]]:
+def read_annotations(gt: Path, *, boxes_alone: bool = False) -> tuple[dict[str, Annotated], list[int]]:
     """The images of a COCO file by file name, and its category ids in order, which may have gaps.
 
-    Raises UserError if it cannot be used.
+    With `boxes_alone` annotations may lack masks. Raises UserError if it cannot be used.
     """
     truth = _read_ground_truth(gt)
     names = {category["id"]: str(category.get("name", category["id"])) for category in truth["categories"]}
-    coco = _coco({**truth, "annotations": _truth_annotations(truth, "segm", gt)})
+    coco = _coco({**truth, "annotations": _truth_annotations(truth, "bbox" if boxes_alone else "segm", gt)})
     found = {}
     for image in truth["images"]:
         objects = [one for one in coco.imgToAnns.get(image["id"], []) if not one["iscrowd"]]
         found[str(image.get("file_name", image["id"]))] = Annotated(
             image["height"],
             image["width"],
-            [coco.annToRLE(one) for one in objects],
+            [
+                coco.annToRLE(one) if one.get("segmentation") else _filled(one["bbox"], image["height"], image["width"])
+                for one in objects
+            ],
             [names.get(one["category_id"], "") for one in objects],
             image["id"],
             [one["category_id"] for one in objects],
+            [bool(one.get("segmentation")) for one in objects],
         )
     return found, sorted(names)
+
+
+def _filled(bbox: Sequence[float], height: int, width: int) -> dict[str, Any]:
+    """The pixels of a box (XYWH) as a compressed RLE, within the image; none for a box without area."""
+    x, y, w, h = (float(value) for value in bbox)
+    left, top, right, bottom = max(x, 0.0), max(y, 0.0), min(x + w, float(width)), min(y + h, float(height))
+    size = [max(0.0, right - left), max(0.0, bottom - top)]
+    box = np.array([[left, top, *size] if all(size) else [0.0] * 4])
+    encoded: dict[str, Any] = coco_mask.frPyObjects(box, height, width)[0]
+    return encoded
 
 
 def _read_ground_truth(path: Path) -> dict[str, Any]:
