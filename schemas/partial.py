@@ -1,6 +1,6 @@
 """Partial supervision: which classes have masks (base), and which have boxes alone (novel).
 
-Splits of COCO after Hu et al., Learning to Segment Every Thing, section 4.1: the 20 classes of PASCAL VOC, and
+Splits of COCO after Hu et al., Learning to Segment Every Thing, section 4: the 20 classes of PASCAL VOC, and
 the rest.
 """
 

@@ -7,7 +7,7 @@ from typing import Any
 from ..schemas.partial import Group, Split
 from .evaluate import IouType, evaluate_coco
 
-COLUMNS = ("AP", "AP50", "AP75", "APs", "APm", "APl")  # of the paper's Table 1
+COLUMNS = ("AP", "AP50", "AP75", "APs", "APm", "APl")  # of the paper's tables
 GROUPS: tuple[Group, ...] = ("novel", "base", "all")
 
 
@@ -21,7 +21,7 @@ def evaluate_groups(
     *,
     image_ids: Collection[int] | None = None,
 ) -> dict[str, dict[str, Any]]:
-    """`evaluate_coco` with categories, for each group: the mean over its classes on all images (ContrastMask, 4.1).
+    """`evaluate_coco` with categories, for each group: the mean over its classes on all images (ContrastMask, section 4).
 
     `categories` are the file's category ids in the order of the labels that `split` speaks of. Detections of other
     groups neither help nor harm. Raises UserError as `evaluate_coco` does.

@@ -1,4 +1,4 @@
-"""Class activation maps of the box head (ContrastMask, section 3.2; Zhou et al., CVPR 2016).
+"""Class activation maps of the box head (ContrastMask, section 3; Zhou et al., CVPR 2016).
 
 Shape legend: R regions, K classes with the background, C channels, h w cells.
 """

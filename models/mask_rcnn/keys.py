@@ -1,4 +1,4 @@
-"""Which pixels of a region are foreground, background, and keys of the contrast (ContrastMask, section 3.3).
+"""Which pixels of a region are foreground, background, and keys of the contrast (ContrastMask, section 3).
 
 Shape legend: N regions, S cells of a region's side. Sets are bool [N, S, S].
 """

@@ -85,7 +85,8 @@ def positive_regions(sampled: Sampled, targets: Sequence[Targets], side: int) ->
         start += len(sampled.labels[image])
         if not len(inside):
             continue
-        masks.append(project_masks_on_boxes(target.masks, boxes[-1], objects, side))
+        used, of_used = torch.unique(objects, return_inverse=True)  # masks become fp32: only those that are looked at
+        masks.append(project_masks_on_boxes(target.masks[used], boxes[-1], of_used, side))
         known = torch.ones_like(target.labels, dtype=torch.bool) if target.has_mask is None else target.has_mask
         has_mask.append(known[objects])
         is_truth.append((boxes[-1] == target.boxes.to(boxes[-1])[objects]).all(1))

@@ -1,6 +1,6 @@
 """Configuration of Mask R-CNN and of ContrastMask, which is Mask R-CNN with a contrastive head, and their presets.
 
-Defaults are the papers' (He et al., Mask R-CNN; Lin et al., FPN; Wang et al., ContrastMask, section 4.1).
+Defaults are the papers' (He et al., Mask R-CNN; Lin et al., FPN; Wang et al., ContrastMask, section 4).
 """
 
 from collections.abc import Mapping
@@ -43,8 +43,8 @@ class MaskRCNNConfig(Section):
 class ContrastConfig(Section):
     """The contrastive head (ContrastMask, section 3)."""
 
-    encoder_convs: int = Field(8, ge=1, le=32, description="Convolutions of the encoder (paper: Table 5, C).")
-    projector_layers: int = Field(3, ge=1, le=8, description="Layers of the projector (paper: Table 5, F).")
+    encoder_convs: int = Field(8, ge=1, le=32, description="Convolutions of the encoder.")
+    projector_layers: int = Field(3, ge=1, le=8, description="Layers of the projector.")
     projector_norm: bool = Field(False, description="Batch normalisation between the projector's layers (code).")
     supervision: Literal["base", "novel", "all"] = Field(
         "all", description="Whose regions are contrasted: of objects with a mask, without one, or of both."
