@@ -21,7 +21,7 @@ def evaluate_groups(
     *,
     image_ids: Collection[int] | None = None,
 ) -> dict[str, dict[str, Any]]:
-    """`evaluate_coco` with categories, for each group: the mean over its classes on all images (ContrastMask, section 4).
+    """`evaluate_coco` with categories, for each group: the mean over its classes on all images.
 
     `categories` are the file's category ids in the order of the labels that `split` speaks of. Detections of other
     groups neither help nor harm. Raises UserError as `evaluate_coco` does.
