@@ -70,9 +70,17 @@ class FeaturesConfig(Section):
         "densecl-r50-in1k-200ep",
         description="A weights file, or a registered name (`saliency-prompt weights list`).",
     )
-    arch: Literal["auto", "resnet18", "resnet34", "resnet50", "resnet101", "lab-color"] = Field(
-        "auto", description="Backbone; auto reads it off the weights."
-    )
+    arch: Literal[
+        "auto",
+        "resnet18",
+        "resnet34",
+        "resnet50",
+        "resnet101",
+        "resnext50_32x4d",
+        "resnext101_32x8d",
+        "resnext101_64x4d",
+        "lab-color",
+    ] = Field("auto", description="Backbone; auto reads it off the weights.")
     stride_in_1x1: bool = Field(
         False,
         description="True for caffe-style weights, whose stride sits on the 1x1 convolution of each block.",

@@ -28,6 +28,9 @@ BACKBONES: dict[str, Callable[[bool], Backbone]] = {
     "resnet34": _resnet("resnet34"),
     "resnet50": _resnet("resnet50"),
     "resnet101": _resnet("resnet101"),
+    "resnext50_32x4d": _resnet("resnext50_32x4d"),
+    "resnext101_32x8d": _resnet("resnext101_32x8d"),
+    "resnext101_64x4d": _resnet("resnext101_64x4d"),
     "lab-color": _lab_color,
 }
 
