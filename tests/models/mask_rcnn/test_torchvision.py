@@ -8,6 +8,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from torchvision.models.detection import MaskRCNN as TorchvisionMaskRCNN
+from torchvision.models.detection import maskrcnn_resnet50_fpn, maskrcnn_resnet50_fpn_v2
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHead
 from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredictor
@@ -17,6 +18,7 @@ from torchvision.ops import MultiScaleRoIAlign
 
 from region_objects import images, objects, plain
 from saliency_prompt.models.backbones.base import Backbone
+from saliency_prompt.models.backbones.registry import build_backbone
 from saliency_prompt.models.detector import Limits, Targets, alone
 from saliency_prompt.models.mask_rcnn import rois
 from saliency_prompt.models.mask_rcnn.model import MaskRCNN, build
@@ -141,6 +143,16 @@ def test_a_checkpoint_of_torchvision_loads(pair: tuple[MaskRCNN, TorchvisionMask
         assert torch.equal(ours.state_dict()[name], given[there])
     for name in ("roi_heads.mask_head.3.0.weight", "rpn.head.conv.0.0.bias", "roi_heads.box_head.fc6.weight"):
         assert torch.equal(ours.state_dict()[name], given[name])
+
+
+def test_the_released_model_has_our_names_and_shapes_and_its_second_version_has_not() -> None:
+    with torch.device("meta"):
+        first = maskrcnn_resnet50_fpn(weights=None, weights_backbone=None).state_dict()
+        second = maskrcnn_resnet50_fpn_v2(weights=None, weights_backbone=None).state_dict()
+        ours = build(build_backbone("resnet50"), 90, MaskRCNNConfig()).state_dict()
+    assert fit(rename(first), ours).keys() == ours.keys()
+    with pytest.raises(UserError, match="with the same heads"):
+        fit(rename(second), ours)
 
 
 def test_what_does_not_fit_is_listed(pair: tuple[MaskRCNN, TorchvisionMaskRCNN]) -> None:
