@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 from ..schemas.errors import UserError
+from ..schemas.training.contrastmask import MaskRCNNTraining
 from ..schemas.training.knet import KNetPretraining, KNetTraining
 from ..schemas.training.mask2former import Mask2FormerPretraining, Mask2FormerTraining
 from ..schemas.training.queryinst import QueryInstPretraining, QueryInstTraining
@@ -70,11 +71,20 @@ def _queryinst(config: SupervisedConfig, backbone: Backbone, num_classes: int) -
     )
 
 
+def _mask_rcnn(config: SupervisedConfig, backbone: Backbone, num_classes: int) -> Detector:
+    from .mask_rcnn.model import build
+
+    assert isinstance(config, MaskRCNNTraining)
+    return build(backbone, num_classes, config.model)
+
+
 Builder = Callable[[SupervisedConfig, Backbone, int], Detector]
 DETECTORS: dict[str, Builder] = {
     "knet": _knet,
     "queryinst": _queryinst,
     "mask2former": _mask2former,
+    "maskrcnn": _mask_rcnn,
+    "contrastmask": _mask_rcnn,
 }
 
 

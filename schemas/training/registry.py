@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from ..errors import UserError
 from ..load import load_settings
-from . import knet, mask2former, queryinst
+from . import contrastmask, knet, mask2former, queryinst
 from .sections import Preset, PromptedConfig, SupervisedConfig
 
 
@@ -37,6 +37,14 @@ MODELS: dict[str, ModelSpec] = {
         mask2former.FINETUNE,
         mask2former.Mask2FormerPretraining,
         mask2former.PRETRAIN,
+    ),
+    "maskrcnn": ModelSpec(
+        "Mask R-CNN (He et al., ICCV 2017)", contrastmask.MaskRCNNTraining, contrastmask.MASKRCNN_PRESETS
+    ),
+    "contrastmask": ModelSpec(
+        "ContrastMask (Wang et al., CVPR 2022): masks for classes that have boxes alone",
+        contrastmask.ContrastMaskTraining,
+        contrastmask.CONTRASTMASK_PRESETS,
     ),
 }
 DEFAULT_PRESETS = ("default", "sp-coco", "tiny")  # the first that a model has

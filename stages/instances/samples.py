@@ -111,8 +111,12 @@ def make_sample(
     about: Target,
     vectors: dict[str, Tensor] | None = None,
     scores: Sequence[float] | None = None,
+    has_mask: Sequence[bool] | None = None,
 ) -> Sample:
-    """An image and its target as tv_tensors, which torchvision's transforms move together."""
+    """An image and its target as tv_tensors, which torchvision's transforms move together.
+
+    Where `has_mask` is false, the mask is there for the box it fills or hides, and must not be learned from.
+    """
     image = tv_tensors.Image(torch.from_numpy(pixels_hw3).permute(2, 0, 1))
     masks = torch.from_numpy(masks_Mhw)
     size = (pixels_hw3.shape[0], pixels_hw3.shape[1])
@@ -121,6 +125,7 @@ def make_sample(
         "boxes": tv_tensors.BoundingBoxes(tight_boxes(masks), format="XYXY", canvas_size=size),
         "labels": torch.tensor(labels, dtype=torch.int64),
         "scores": torch.tensor([1.0] * len(labels) if scores is None else scores, dtype=torch.float32),
+        "has_mask": torch.tensor([True] * len(labels) if has_mask is None else has_mask, dtype=torch.bool),
         "vectors": vectors or {},
         **about,
     }
@@ -140,6 +145,7 @@ def after_transforms(sample: Sample) -> Sample:
         "boxes": tv_tensors.BoundingBoxes(tight_boxes(masks), format="XYXY", canvas_size=size),
         "labels": target["labels"][keep],
         "scores": target["scores"][keep],
+        "has_mask": target["has_mask"][keep],
         "vectors": {name: vectors[keep] for name, vectors in target["vectors"].items()},
     }
 
@@ -149,7 +155,7 @@ class Batch:
     """images uint8 [B, 3, H, W], padded at the right and bottom to a multiple of 32; of each image its objects.
 
     masks uint8 [M, H, W], labels [M], boxes XYXY [M, 4], scores [M] (1 for annotations), seeds [M, D] (D = 0 where none
-    are stored); `resized` and `stored` are (height, width) before padding and in the file.
+    are stored), has_mask bool [M]; `resized` and `stored` are (height, width) before padding and in the file.
     """
 
     images: Tensor
@@ -158,6 +164,7 @@ class Batch:
     boxes: list[Tensor]
     scores: list[Tensor]
     seeds: list[Tensor]
+    has_mask: list[Tensor]
     resized: list[tuple[int, int]]
     stored: list[tuple[int, int]]
     image_ids: list[int]
@@ -166,8 +173,10 @@ class Batch:
     def targets(self) -> list[Targets]:
         """The objects of each image as detectors take them."""
         return [
-            Targets(masks, labels, boxes, scores)
-            for masks, labels, boxes, scores in zip(self.masks, self.labels, self.boxes, self.scores, strict=True)
+            Targets(masks, labels, boxes, scores, has_mask)
+            for masks, labels, boxes, scores, has_mask in zip(
+                self.masks, self.labels, self.boxes, self.scores, self.has_mask, strict=True
+            )
         ]
 
     def to(self, device: torch.device) -> "Batch":
@@ -209,6 +218,7 @@ def collate(samples: Sequence[Sample], multiple: int = PAD) -> Batch:
         boxes=[torch.as_tensor(target["boxes"]) for target in targets],
         scores=[target["scores"] for target in targets],
         seeds=[target["vectors"].get("seed", torch.zeros(len(target["labels"]), 0)) for target in targets],
+        has_mask=[target["has_mask"] for target in targets],
         resized=[(image.shape[-2], image.shape[-1]) for image, _ in samples],
         stored=[target["stored"] for target in targets],
         image_ids=[target["image_id"] for target in targets],
