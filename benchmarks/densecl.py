@@ -24,12 +24,11 @@ import numpy as np
 import torch
 from environment import describe
 
-from saliency_prompt.schemas.densecl import DenseCLConfig, load_densecl_config
-from saliency_prompt.stages.densecl.augment import render_views
-from saliency_prompt.stages.densecl.module import build_model
-from saliency_prompt.stages.densecl.train import bn_splits
-from saliency_prompt.stages.densecl.views import UNIFORMS, draw_views, step_generator
+from saliency_prompt.schemas.training.densecl import DenseCLConfig, load_densecl_config
 from saliency_prompt.stages.device import DTYPES, resolve_device, resolve_precision
+from saliency_prompt.stages.recipes.densecl.augment import render_views
+from saliency_prompt.stages.recipes.densecl.recipe import bn_splits, build_model
+from saliency_prompt.stages.recipes.densecl.views import UNIFORMS, draw_views, step_generator
 
 
 def make_step(config: DenseCLConfig, device: torch.device) -> Callable[[int], None]:

@@ -75,6 +75,7 @@ class Detector(nn.Module):
     backbone: Backbone
     num_classes: int
     multiple: int = 32
+    most: int = 100  # instances of an image that are worth asking for
 
     def losses(
         self, images_B3HW: Tensor, sizes: Sequence[Size], targets: Sequence[Targets], average: Average

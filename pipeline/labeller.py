@@ -4,7 +4,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..models.detector import Detector
 from ..schemas.labels.base import LabelConfig
 from ..schemas.registry import producer_of
 from ..stages.producers.contract import Loaded
@@ -13,23 +12,11 @@ from ..stages.producers.registry import LOADERS
 from .process import without_helpers
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class TrainedRun:
-    """See `TrainedDetector`."""
-
-    module: Detector
-    name: str
-    sha256: str
-    size: tuple[int, int]
-
-
 def open_run(folder: Path) -> TrainedDetector:
     """The model of a training run. Raises UserError if there is none."""
-    from .training.model import load_detector  # type: ignore
+    from .training.model import load_detector
 
-    found = load_detector(folder)
-    data = found.config.data
-    return TrainedRun(found.module, str(folder), found.sha256, (data.short_side, data.long_side))
+    return load_detector(folder)
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,6 @@ from torch import Tensor, nn
 
 from saliency_prompt.models.backbones.base import Backbone
 from saliency_prompt.models.detector import Detector, Found, Limits, Size
-from saliency_prompt.pipeline.labeller import TrainedRun
 from saliency_prompt.schemas.errors import UserError
 
 CPU = torch.device("cpu")
@@ -76,6 +75,16 @@ def write_run(folder: Path, level: float = 0.3) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "toy.json").write_text(json.dumps({"level": level}))
     return folder
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TrainedRun:
+    """A detector as a run gives it."""
+
+    module: Detector
+    name: str
+    sha256: str
+    size: tuple[int, int]
 
 
 def open_toy(folder: Path) -> TrainedRun:

@@ -12,6 +12,7 @@ from torch.utils.data import Dataset
 
 from ...schemas.errors import UserError
 from ...schemas.records import ImageRef
+from ...store.weights import sha256_of
 from ..evaluate import Annotated, read_annotations
 from .samples import Sample, decode_masks, load_pixels, make_sample
 
@@ -29,7 +30,8 @@ class Labelled:
 class CocoInstances(Dataset[Sample]):
     """Images of a folder with the objects of a COCO file, but crowds and objects without area.
 
-    `categories` are its category ids: label i is categories[i]. `indices` choose among its list of images,
+    `categories` are its category ids and `class_names` their names: label i is categories[i]. `sha256` is of the file.
+    `indices` choose among its list of images,
     else so many `percent` of it are drawn; `chosen` are those, None for all. With `empty` false images without an
     object are left out.
     """
@@ -46,6 +48,7 @@ class CocoInstances(Dataset[Sample]):
         max_pixels: int = 100_000_000,
     ) -> None:
         found, self.categories = read_annotations(Path(gt))
+        self.class_names, self.sha256 = category_names(Path(gt), self.categories), sha256_of(Path(gt))
         place = {category: label for label, category in enumerate(self.categories)}
         names = list(found)
         if indices is None and percent < 100:
@@ -97,10 +100,21 @@ class CocoInstances(Dataset[Sample]):
         ]
 
     def __getitem__(self, index: int) -> Sample:
+        return self.load(index, self._size)
+
+    def load(self, index: int, size: tuple[int, int]) -> Sample:
+        """An item decoded at (short side, at most long side)."""
         item, one = self._items[index], self._items[index].annotated
-        pixels, stored = load_pixels(self._refs[index], self._size, self._max_pixels)
+        pixels, stored = load_pixels(self._refs[index], size, self._max_pixels)
         about: dict[str, Any] = {"image_id": item.image_id, "file_name": item.file_name, "stored": stored}
         return make_sample(pixels, decode_masks(one.masks, *pixels.shape[:2]), item.labels, about)
+
+
+def category_names(gt: Path, categories: Sequence[int]) -> list[str]:
+    """Of a COCO file: the names of categories, their numbers where it has none."""
+    listed = json.loads(gt.read_text(encoding="utf-8")).get("categories", [])
+    names = {one.get("id"): str(one.get("name", one.get("id"))) for one in listed if isinstance(one, dict)}
+    return [names.get(category, str(category)) for category in categories]
 
 
 def choose_subset(count: int, percent: float, seed: int = 1) -> list[int]:

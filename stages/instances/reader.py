@@ -87,13 +87,17 @@ class PseudoLabelDataset(TorchDataset[Sample]):
         return len(self._index)
 
     def __getitem__(self, index: int) -> Sample:
+        return self.load(index, self._size)
+
+    def load(self, index: int, size: tuple[int, int] | None) -> Sample:
+        """An item decoded at (short side, at most long side)."""
         place, row_number = (int(value) for value in self._index[index])
         tables = self._shard(place)
         row = tables.images.slice(row_number, 1).to_pylist()[0]
         masks = tables.masks.slice(row["first_mask"], row["n_masks"])
         keep = np.flatnonzero(self._passes(masks))[: self._max_masks]
         ref = self._ref(place, row)
-        pixels, stored = load_pixels(ref, self._size, self._max_pixels, row["sha256"] if self._check else None)
+        pixels, stored = load_pixels(ref, size, self._max_pixels, row["sha256"] if self._check else None)
         counts = masks["counts"].take(keep).to_pylist()
         rles = [{"size": [row["height"], row["width"]], "counts": one} for one in counts]
         sample = make_sample(

@@ -8,7 +8,6 @@ import torch
 import torch.nn.functional as F
 from pycocotools import mask as coco_mask
 
-from saliency_prompt.pipeline.labeller import TrainedRun
 from saliency_prompt.schemas.errors import UserError
 from saliency_prompt.schemas.labels.detector import DetectorConfig
 from saliency_prompt.schemas.records import ImageRecord, ImageRef
