@@ -44,6 +44,9 @@ class DetectConfig(Section):
     )
     min_score: float = Field(0.3, ge=0, le=1, description="Smallest score: lower ones are rather wrong than right.")
     max_masks: int = Field(100, ge=1, le=1000, description="Instances kept per image, best first.")
+    one_label: bool = Field(
+        True, description="Of a mask that is found under several labels keep the best; false stores it under each."
+    )
     threshold: float = Field(0.5, gt=0, lt=1, description="A pixel belongs to the mask above this probability.")
     min_area: int = Field(1, ge=1, description="Smallest mask in the stored image, in pixels.")
     vectors: bool = Field(True, description="Store each instance's vector, where the model has one, as fp16.")

@@ -135,15 +135,18 @@ class DetectorProducer:
         if not np.isfinite(scores_n).all():
             bad = BadImage("non_finite_features", "the model gave NaN or infinite scores for this image")
             return quarantined(ref, bad, image.sha256)
+        chosen = np.arange(len(found))
+        if self._config.one_label:  # best first: the first of each source
+            chosen = np.sort(np.unique(found.sources.numpy(), return_index=True)[1])
         height, width = image.pixels.shape[:2]
         pasted = paste(
-            found.maps.numpy(),
-            None if found.boxes is None else found.boxes.numpy(),
+            found.maps.numpy()[chosen],
+            None if found.boxes is None else found.boxes.numpy()[chosen],
             Frame(work.padded, (height, width), (image.height, image.width)),
             threshold=self._config.threshold,
             min_area=self._config.min_area,
         )
-        kept = pasted.kept
+        kept = chosen[pasted.kept]
         masks = None
         if len(kept):
             vectors = {}

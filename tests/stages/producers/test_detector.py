@@ -1,6 +1,7 @@
 """Labels of a detector: each photograph's own, whatever shares its batch."""
 
 import hashlib
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -109,6 +110,22 @@ def test_limits_and_switches() -> None:
     none = records(producer("detect.min_area=100000"), [one])[0]
     assert (none.status, none.masks) == ("empty", None)
     assert records(producer("detect.min_score=1"), [one])[0].status == "empty"
+
+
+def test_a_mask_is_stored_under_its_best_label_alone_unless_all_are_wanted() -> None:
+    class Ambiguous(ToyDetector):
+        def _found(self, maps, size, limits):
+            found = super()._found(maps, size, limits)
+            return replace(found, sources=torch.zeros_like(found.sources), maps=found.maps[:1].expand_as(found.maps))
+
+    one = image(5, (64, 96), (64, 96))
+    every = records(producer("detect.min_score=0", "detect.one_label=false", detector=Ambiguous()), [one])[0].masks
+    best = records(producer("detect.min_score=0", detector=Ambiguous()), [one])[0].masks
+    assert every is not None
+    assert best is not None
+    assert (len(every), len(best)) == (3, 1)
+    assert len(set(every.counts)) == 1
+    assert best.score[0] == every.score.max()
 
 
 def test_an_image_whose_scores_are_no_numbers_is_set_aside_alone() -> None:
