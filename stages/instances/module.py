@@ -10,7 +10,7 @@ from ...models.densecl.shuffle import process_count
 from ...models.detector import Targets
 from ...models.queries.host import AnyHost, Initial
 from ...models.queries.kernel_loss import kernel_loss
-from ...models.queries.prompts import ASSIGNERS, pad_boxes, pool_prompts, prompt_shift
+from ...models.queries.prompting import Prompting, start_with_prompts
 from ...schemas.instances import InstanceConfig
 from ..densecl.diagnostics import Averages
 from .samples import Batch
@@ -113,21 +113,13 @@ class InstanceTraining(lightning.LightningModule):
         """Initial masks, and the queries of the first stage with their prompts."""
         pyramid = self.host.features(self.normalise(batch.images))
         if self.assigner == "none":
-            initial = self.host.start(pyramid, batch.resized)
+            initial: Initial = self.host.start(pyramid, batch.resized)
             return initial, initial.queries
-        boxes_BL4, valid_BL = pad_boxes(batch.boxes)
-        prompts_BLC = pool_prompts(self.host.prompt_map(pyramid), boxes_BL4, self.host.prompt_stride)
         prompt = self.config.prompt
-        assign = ASSIGNERS[self.assigner]
-        learned_BNC = self.host.learned.expand(len(batch.images), -1, -1)
-        if prompt.inject_at == "before_head":
-            shift_BNC = prompt_shift(assign, learned_BNC, prompts_BLC, valid_BL, prompt.dropout)
-            initial = self.host.start(pyramid, batch.resized, shift_BNC.to(learned_BNC.dtype))
-            return initial, initial.queries
-        initial = self.host.start(pyramid, batch.resized)
-        against_BNC = learned_BNC if prompt.match_on == "initial" else initial.queries
-        shift_BNC = prompt_shift(assign, against_BNC, prompts_BLC.to(against_BNC.dtype), valid_BL, prompt.dropout)
-        return initial, initial.queries + shift_BNC
+        how = Prompting(self.assigner, prompt.inject_at, prompt.match_on, dropout=prompt.dropout)
+        found = start_with_prompts(self.host, pyramid, batch.resized, batch_targets(batch), how)
+        self.averages.add(prompt_ratio=found.ratio)
+        return found.initial, found.queries
 
     def normalise(self, images_B3HW: Tensor) -> Tensor:
         """uint8 RGB to the backbone's input."""
