@@ -1,0 +1,1 @@
+"""Configuration of what is trained, one file for each model or recipe."""
