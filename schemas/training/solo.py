@@ -32,7 +32,7 @@ class SoloConfig(Section):
     shared_tower: bool = Field(False, description="Decoupled SOLO: one mask branch for rows and columns (light).")
     coord_order: Literal["paper", "code"] = Field(
         "paper",
-        description="SOLOv2's kernels: coordinates of the grid (paper), or of the map, resized with it (code; imports).",
+        description="SOLOv2's kernels: coordinates of the grid (paper) or of the map, resized (code; imports).",
     )
     coords: Literal["none", "kernel", "feature", "both"] = Field(
         "both", description="SOLOv2: which branches see coordinates (Table 4)."
