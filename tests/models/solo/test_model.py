@@ -15,6 +15,7 @@ from saliency_prompt.models.solo.model import Solo
 from saliency_prompt.models.solo.options import Options
 from saliency_prompt.schemas.errors import UserError
 from saliency_prompt.schemas.training.solo import SOLO_PRESETS, SoloConfig
+from tiny_backbone import TinyBackbone
 
 TINY = [name for name in SOLO_PRESETS if name.endswith("-tiny")]
 SINGLE = {"single_level": True, "grids": (12,)}
@@ -35,9 +36,10 @@ VARIANTS: dict[str, dict[str, object]] = {
 
 
 def model_of(name: str, **changes: object) -> Solo:
-    torch.manual_seed(0)
     config = SoloConfig.model_validate({**VARIANTS[name], **changes})
-    return build(build_backbone("resnet18"), 3, config).eval()
+    backbone = build_backbone("resnet18") if config.deform_backbone else TinyBackbone()
+    torch.manual_seed(0)
+    return build(backbone, 3, config).eval()
 
 
 def rectangles(size: tuple[int, int], *boxes: tuple[int, int, int, int]) -> Targets:
@@ -71,17 +73,17 @@ def test_every_parameter_has_a_gradient_without_objects_and_with_bad_ones(name: 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", VARIANTS)
 def test_one_batch_is_learned_by_heart(name: str) -> None:
-    model = model_of(name, contours=False)
+    model = model_of(name, contours=False, deform_backbone=False)
     size = (64, 96)
     targets = [rectangles(size, (4, 6, 36, 34), (50, 20, 90, 60)), rectangles(size, (30, 10, 80, 50))]
     images = torch.zeros(2, 3, *size)
     for image, target in zip(images, targets, strict=True):
         for mask, label in zip(target.masks, target.labels, strict=True):
             image[:, mask.bool()] = torch.eye(3)[label][:, None] * 2
-    optimizer = torch.optim.AdamW(model.parameters(), 2e-3, weight_decay=0)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 4e-3, total_steps=160)
+    optimizer = torch.optim.AdamW(model.parameters(), weight_decay=0)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 1e-2, total_steps=100, pct_start=0.2)
     start: dict[str, float] = {}
-    for _ in range(160):
+    for _ in range(100):
         losses = losses_of(model, images, targets)
         start = start or {key: value.item() for key, value in losses.items()}
         optimizer.zero_grad()
@@ -189,18 +191,20 @@ def test_deformable_convolutions_start_as_plain_ones() -> None:
 def test_class_layers_are_those_whose_shape_depends_on_classes() -> None:
     for name in TINY:
         model = model_of(name)
-        other = build(build_backbone("resnet18"), 7, SoloConfig.model_validate(VARIANTS[name])).state_dict()
+        other = build(TinyBackbone(), 7, SoloConfig.model_validate(VARIANTS[name])).state_dict()
         differing = {key for key, value in model.state_dict().items() if other[key].shape != value.shape}
         assert differing == {key for key in other if key.startswith(tuple(model.class_layers()))}
 
 
 def test_presets_and_defaults_agree_with_the_models_options() -> None:
     assert Options(**SoloConfig().model_dump()) == Options()
-    for name, preset in SOLO_PRESETS.items():
-        options = Options(**SoloConfig.model_validate(preset).model_dump())
-        assert options.head == {"solo": "solo", "deco": "decoupled"}.get(name[:4].rstrip("-v"), "dynamic") or (
-            name.startswith("solov2")
-        )
+    heads = {
+        name: Options(**SoloConfig.model_validate(preset).model_dump()).head for name, preset in SOLO_PRESETS.items()
+    }
+    assert heads["solo"] == "solo"
+    assert heads["decoupled-solo"] == heads["decoupled-solo-light"] == "decoupled"
+    assert heads["solov2"] == heads["solov2-light"] == heads["solov2-light-512"] == "dynamic"
+    assert all(heads[name] == heads[name.removesuffix("-tiny")] for name in TINY)
 
 
 @pytest.mark.parametrize(
