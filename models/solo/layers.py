@@ -35,6 +35,8 @@ def resize(map_BCHW: Tensor, size: tuple[int, int]) -> Tensor:
     """Bilinear, half-pixel centres, no antialias; the map itself if it has that size."""
     if map_BCHW.shape[2:] == size:
         return map_BCHW
+    if not map_BCHW.numel():
+        return map_BCHW.new_zeros((*map_BCHW.shape[:2], *size))
     return F.interpolate(map_BCHW, size, mode="bilinear", align_corners=False)
 
 

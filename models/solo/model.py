@@ -3,7 +3,7 @@
 Shape legend: B images, C channels, H W pixels of the padded batch.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -16,7 +16,7 @@ from ..backbones.base import LEVELS, Backbone
 from ..detector import Average, Detector, Found, Limits, Size, Targets
 from .criterion import solo_losses
 from .dynamic import DynamicHead
-from .head import DecoupledHead, Head, SoloHead
+from .head import DecoupledHead, Head, Level, SoloHead
 from .inference import find_instances
 from .layers import deform_backbone, resize
 from .options import Options
@@ -91,16 +91,31 @@ class Solo(Detector):
         are run together, with no more padding than `multiple` asks for.
         """
         found: dict[int, Found] = {}
-        height, width = _size(images_B3HW)
-        for (rows, columns), members in groups(sizes, self.multiple).items():
-            images = images_B3HW[members, :, :rows, :columns]
-            levels = self.head(self.features(images))
-            quarter = (images.shape[2] // STRIDE, images.shape[3] // STRIDE)
-            for place, image in enumerate(members):
-                one = find_instances(self.head, levels, place, limits, quarter)
-                margins = (0, width // STRIDE - quarter[1], 0, height // STRIDE - quarter[0])
-                found[image] = Found(F.pad(one.maps, margins), one.scores, one.labels, one.sources)
+        for members, images in self.alike(images_B3HW, sizes):
+            things = self.find_in(self.head(self.features(images)), images, limits)
+            found.update((image, self.pad(one, images_B3HW)) for image, one in zip(members, things, strict=True))
         return [found[image] for image in range(len(sizes))]
+
+    def alike(self, images_B3HW: Tensor, sizes: Sequence[Size]) -> Iterator[tuple[list[int], Tensor]]:
+        """Images that are run together, and their numbers."""
+        for (rows, columns), members in groups(sizes, self.multiple).items():
+            yield members, images_B3HW[members, :, :rows, :columns]
+
+    def find_in(self, levels: Sequence[Level], images_B3HW: Tensor, limits: Limits) -> list[Found]:
+        """Instances of images that are alike, from the head's answer."""
+        quarter = _quarter(images_B3HW)
+        return [find_instances(self.head, levels, image, limits, quarter) for image in range(len(images_B3HW))]
+
+    @staticmethod
+    def pad(found: Found, images_B3HW: Tensor) -> Found:
+        """The same on maps of the whole batch's size."""
+        return Found(Solo.pad_maps(found.maps, images_B3HW), found.scores, found.labels, found.sources)
+
+    @staticmethod
+    def pad_maps(maps_nhw: Tensor, images_B3HW: Tensor) -> Tensor:
+        """Maps [n, h, w] of the whole batch's size."""
+        height, width = _quarter(images_B3HW)
+        return F.pad(maps_nhw, (0, width - maps_nhw.shape[2], 0, height - maps_nhw.shape[1]))
 
     def class_layers(self) -> list[str]:
         """See `Detector`."""
@@ -132,3 +147,7 @@ def _check(backbone: Backbone, options: Options) -> None:
 
 def _size(images_B3HW: Tensor) -> Size:
     return images_B3HW.shape[2], images_B3HW.shape[3]
+
+
+def _quarter(images_B3HW: Tensor) -> Size:
+    return images_B3HW.shape[2] // STRIDE, images_B3HW.shape[3] // STRIDE
