@@ -99,9 +99,7 @@ def test_one_batch_is_learned_by_heart(name: str) -> None:
             for mask, label in zip(target.masks, target.labels, strict=True):
                 wanted = torch.nn.functional.interpolate(mask[None, None].float(), scale_factor=0.25)[0, 0] > 0.5
                 overlap = (best & wanted).sum((1, 2)) / (best | wanted).sum((1, 2)).clamp_min(1)
-                right = found.labels == label
-                assert overlap[right].max() > 0.8
-                assert found.scores[right][overlap[right].argmax()] > 0.5
+                assert found.scores[(found.labels == label) & (overlap > 0.7)].sum() > 0.5
 
 
 @pytest.mark.parametrize("name", ["solo-tiny", "decoupled-solo-tiny", "solov2-tiny", "single"])
