@@ -15,6 +15,7 @@ from ..store.dataset import Dataset
 from ..store.inputs import discard_inputs, write_inputs
 from ..store.layout import CARD
 from ..store.objects import open_store
+from ..store.provenance import publish_card
 from ..version import __version__
 from .sources import Source
 
@@ -82,7 +83,7 @@ def plan(
         inputs_sha256=summary.inputs_sha256,
         device=hardware or device_class(device),
     )
-    if not store.put_if_absent(CARD, card.to_json()):
+    if not publish_card(store, card, summary.files):
         there = Dataset.open(out)
         if there.card.plan == summary.plan:  # this very card: the answer to its first request was lost
             return Planned(there, resolved, resumed=False)

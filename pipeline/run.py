@@ -22,6 +22,7 @@ from ..stages.backbone import LoadedBackbone
 from ..stages.features import FeatureExtractor
 from ..stages.read import BadImage, quarantined, read_image_bytes
 from ..store.dataset import Dataset
+from ..store.presence import incomplete_shards
 from ..store.shard import build_shard, commit_shard
 from ..version import __version__
 from .engine import Engine, EngineClosedError, Meter
@@ -90,15 +91,17 @@ class ShardRunner:
         refs = self.dataset.read_inputs(shard_id)
         done = iter(self._engine.submit([ref for i, ref in enumerate(refs) if i not in crashed]).result())
         records = [crashed_record(ref, self._max_bytes) if i in crashed else next(done) for i, ref in enumerate(refs)]
-        files = build_shard(records, self._level)
+        card = self.dataset.card
+        files = build_shard(records, self._level, card.masks_schema, card.format_version)
         seconds = time.perf_counter() - clock
         commit = commit_shard(
             self.dataset.store,
             shard_id,
             files,
-            fingerprint=self.dataset.card.fingerprint,
+            fingerprint=card.fingerprint,
             counts=count(records),
             generation=generation,
+            format_version=card.format_version,
             info=CommitInfo(started=started, seconds=seconds, host=socket.gethostname(), code_version=__version__),
         )
         return ShardReport(shard_id, commit.counts, commit.content_hash, time.perf_counter() - clock)
@@ -178,6 +181,7 @@ def unfinished(dataset: Dataset) -> list[int]:
 
 
 def finish(dataset: Dataset, shards_done: int) -> RunReport:
-    """Seal the data set if every shard is committed."""
-    left = int(np.count_nonzero(~dataset.committed()))
+    """Seal the data set if every shard is committed, and its files are there."""
+    generations = dataset.generations()
+    left = int(np.count_nonzero(generations < 0)) + len(incomplete_shards(dataset, generations))
     return RunReport(shards_done, left, None if left else dataset.seal())

@@ -76,12 +76,15 @@ def image_record(ref: ImageRef, image: DecodedImage, host: HostProposals, i: int
             counts=encoded.counts,
             bbox=encoded.bbox,
             area=encoded.area,
-            score_raw=found.score_raw[i].numpy()[kept],
             score=score[kept],
-            seed_scale=seeds_n3[:, 0].astype(np.int8),
-            seed_yx=seeds_n3[:, 1:],
             vectors={name: vectors[i].numpy()[kept] for name, vectors in found.vectors.items()},
             saliency=_as_bytes(saliency_MHW[kept]) if config.encode.saliency else None,
+            extra={
+                "score_raw": found.score_raw[i].numpy()[kept],
+                "seed_scale": seeds_n3[:, 0].astype(np.int8),
+                "seed_y": seeds_n3[:, 1],
+                "seed_x": seeds_n3[:, 2],
+            },
         )
     return ImageRecord(
         image_id=ref.image_id,

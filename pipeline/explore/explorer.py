@@ -246,10 +246,8 @@ def _seed_numbers(record: ImageRecord, layout: SeedLayout) -> list[int]:
         return []
     starts = dict(zip(layout.scale_index, np.cumsum([0, *(h * w for h, w in layout.shapes)]), strict=False))
     columns = {i: w for i, (_, w) in zip(layout.scale_index, layout.shapes, strict=True)}
-    return [
-        int(starts[scale] + y * columns[scale] + x)
-        for scale, (y, x) in zip(record.masks.seed_scale.tolist(), record.masks.seed_yx.tolist(), strict=True)
-    ]
+    seeds = (np.asarray(record.masks.extra[name]).tolist() for name in ("seed_scale", "seed_y", "seed_x"))
+    return [int(starts[scale] + y * columns[scale] + x) for scale, y, x in zip(*seeds, strict=True)]
 
 
 def _remember(held: "OrderedDict[Hashable, Kept]", key: Hashable, compute: Callable[[], Kept]) -> Kept:
