@@ -51,8 +51,8 @@ def test_a_commit_whose_files_do_not_stay_is_taken_back(
 
     def take() -> None:
         local_store.delete([info.key for info in local_store.list(SHARDS)])
-        monkeypatch.setattr(ObjectStore, "put", lambda self, key, data: None)
-        monkeypatch.setattr(ObjectStore, "size", lambda self, key: 0)
+        monkeypatch.setattr(ObjectStore, "put", lambda *_: None)
+        monkeypatch.setattr(ObjectStore, "size", lambda *_: 0)
 
     with pytest.raises(UserError, match="shard 1"):
         make.commit(dataset, 1, store=Sleepy(local_store, nothing, take))
