@@ -25,7 +25,7 @@ from saliency_prompt.stages.instances.samples import Batch, collate
 
 def make_step(assigner: str, batch: Batch, seed_channels: int) -> Callable[[], None]:
     config = load_instance_config(PRETRAIN_PRESETS, "sp-coco", overrides=[f"prompt.assigner={assigner}"])
-    host = build_host(config.model, build_backbone("resnet50"), 1, 0)
+    host = build_host(config, build_backbone("resnet50"), 1, 0)
     prompts = assigner != "none"
     module = InstanceTraining(host, config, 1000, prompts=prompts, seed_channels=seed_channels if prompts else 0)
     module.train()

@@ -29,11 +29,16 @@ def match_cost(
     agree = 2 * inter + p.shape[1] - p.sum(1)[:, None] - targets_MP.sum(1)  # sum(p t) + sum((1 - p)(1 - t))
     cost = -2 * inter / squares * weight_dice - agree / p.shape[1] * weight_mask
     if classes_NK is not None:
-        q = classes_NK.sigmoid()
-        positive = ALPHA * (1 - q) ** GAMMA * -(q + 1e-12).log()
-        negative = (1 - ALPHA) * q**GAMMA * -(1 - q + 1e-12).log()
-        cost = cost + weight_class * (positive - negative)[:, labels_M]
+        cost = cost + weight_class * focal_cost(classes_NK, labels_M)
     return cost
+
+
+def focal_cost(classes_NK: Tensor, labels_M: Tensor) -> Tensor:
+    """What the focal loss would gain if a query were of an object's class: [N, M]."""
+    q = classes_NK.sigmoid()
+    positive = ALPHA * (1 - q) ** GAMMA * -(q + 1e-12).log()
+    negative = (1 - ALPHA) * q**GAMMA * -(1 - q + 1e-12).log()
+    return (positive - negative)[:, labels_M]
 
 
 def assign(cost_NM: Tensor) -> tuple[Tensor, Tensor]:

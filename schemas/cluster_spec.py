@@ -8,9 +8,9 @@ import yaml
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from .cluster import Workers
-from .config import Section
 from .errors import UserError
 from .secrets import looks_secret
+from .section import Section
 from .yaml_text import describe_trouble, read_yaml
 
 Name = Annotated[str, Field(pattern=r"^[a-z]([-a-z0-9]{0,38}[a-z0-9])?$")]

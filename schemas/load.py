@@ -7,9 +7,8 @@ from typing import Any, TypeVar
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from .config import Config
 from .errors import UserError
-from .presets import PRESETS
+from .labels.saliency import PRESETS, Config
 from .yaml_text import MAX_DEPTH, describe_trouble, parse_yaml, read_yaml
 
 _Settings = TypeVar("_Settings", bound=BaseModel)

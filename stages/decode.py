@@ -18,7 +18,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from ..schemas.config import DecodeConfig
+from ..schemas.labels.base import DecodeConfig
 from ..schemas.records import ImageRef
 from .header import MAX_SCANS, ImageHeader, count_scans, parse_header
 from .overdue import named_if_overdue

@@ -13,7 +13,7 @@ from PIL import Image, ImageOps
 
 from corpus import BadCorpus, encode, exif, png_16_bit, scene
 from saliency_prompt.pipeline.sources import open_source
-from saliency_prompt.schemas.config import DecodeConfig
+from saliency_prompt.schemas.labels.base import DecodeConfig
 from saliency_prompt.schemas.records import ImageRef
 from saliency_prompt.stages.decode import check_image, decode_image, resized_shape, upright_shape
 from saliency_prompt.stages.read import BadImage, read_image_bytes

@@ -1,0 +1,1 @@
+"""QueryInst (Fang et al., ICCV 2021), behind the seam of `models.queries.host`."""
