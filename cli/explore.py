@@ -39,12 +39,14 @@ def explore(
     from ..stages.producers.saliency.producer import load_saliency
     from ..store.dataset import Dataset
 
+    source = None
     where = resolve_device(device)
     overrides = with_weights(set_, weights)
     try:
         dataset = Dataset.open(photos)
     except UserError:
-        refs = list(islice(open_source(photos).refs(), IMAGES))
+        source = open_source(photos)
+        refs = list(islice(source.refs(), IMAGES))
         settings = load_config(preset, config, overrides)
         command = f"saliency-prompt generate {shlex.quote(photos)} --out DATASET --preset {preset}"
         command += f" --weights {shlex.quote(weights)}" if weights else ""
@@ -60,7 +62,7 @@ def explore(
             features = settings.features.model_copy(update={"weights": weights})
             settings = settings.model_copy(update={"features": features})
     loaded = load_saliency(settings)
-    explorer = Explorer(refs, resolve_config(settings, loaded.facts, where), loaded, where)
+    explorer = Explorer(refs, resolve_config(settings, loaded.facts, where, source), loaded, where)
     explorer.analyse(0, explorer.config)  # warm, and trouble is told here
     console = plain_console(stderr=True)
     serve(explorer, command, host, port, lambda url: console.print(f"open {url} (Ctrl-C ends it)"))

@@ -57,6 +57,13 @@ PhotosOrNone = Annotated[
     ),
 ]
 Root = Annotated[str | None, typer.Option(help="Folder or URL that names in a COCO json are relative to.")]
+FollowLinks = Annotated[
+    bool,
+    typer.Option(
+        "--follow-links/--no-follow-links",
+        help="Take files that links in a folder lead to elsewhere; not for folders that strangers can write to.",
+    ),
+]
 DatasetUrl = Annotated[str, typer.Argument(metavar="DATASET", help="Folder or bucket URL of a data set.")]
 
 

@@ -8,7 +8,18 @@ import typer
 from rich.console import Console
 
 from ..schemas.load import load_config
-from .options import ConfigFile, Device, Overrides, Photos, Preset, Root, Weights, plain_console, with_weights
+from .options import (
+    ConfigFile,
+    Device,
+    FollowLinks,
+    Overrides,
+    Photos,
+    Preset,
+    Root,
+    Weights,
+    plain_console,
+    with_weights,
+)
 
 if TYPE_CHECKING:
     from ..pipeline.estimate import Estimate
@@ -32,6 +43,7 @@ def plan(
     config: ConfigFile = None,
     set_: Overrides = None,
     root: Root = None,
+    follow_links: FollowLinks = True,
     device: Device = "auto",
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
@@ -45,7 +57,8 @@ def plan(
     from ..stages.device import resolve_device
 
     where = resolve_device(device)
-    found = estimate(open_source(photos, root), settings, Labeller(settings).load(), where)
+    source = open_source(photos, root, follow_links=follow_links)
+    found = estimate(source, settings, Labeller(settings).load(), where)
     run = forecast(found, out, workers=workers, seconds_per_image=seconds_per_image, price=price_per_gpu_hour)
     if as_json:
         numbers = {key: value for key, value in asdict(found).items() if key != "config"}

@@ -3,10 +3,12 @@
 from collections.abc import Callable
 
 from ..schemas.errors import UserError
+from ..schemas.training.contrastmask import MaskRCNNTraining
 from ..schemas.training.knet import KNetPretraining, KNetTraining
 from ..schemas.training.mask2former import Mask2FormerPretraining, Mask2FormerTraining
 from ..schemas.training.queryinst import QueryInstPretraining, QueryInstTraining
 from ..schemas.training.sections import SupervisedConfig
+from ..schemas.training.solo import SoloTraining
 from .backbones.base import Backbone
 from .detector import Detector
 
@@ -70,11 +72,32 @@ def _queryinst(config: SupervisedConfig, backbone: Backbone, num_classes: int) -
     )
 
 
+def _mask_rcnn(config: SupervisedConfig, backbone: Backbone, num_classes: int) -> Detector:
+    from .mask_rcnn.model import build
+
+    assert isinstance(config, MaskRCNNTraining)
+    return build(backbone, num_classes, config.model)
+
+
+def _solo(config: SupervisedConfig, backbone: Backbone, num_classes: int) -> Detector:
+    from .solo.build import build
+
+    assert isinstance(config, SoloTraining)
+    return build(backbone, num_classes, config.model)
+
+
 Builder = Callable[[SupervisedConfig, Backbone, int], Detector]
 DETECTORS: dict[str, Builder] = {
     "knet": _knet,
     "queryinst": _queryinst,
     "mask2former": _mask2former,
+    "maskrcnn": _mask_rcnn,
+    "contrastmask": _mask_rcnn,
+    "solo": _solo,
+    "decoupled-solo": _solo,
+    "decoupled-solo-light": _solo,
+    "solov2": _solo,
+    "solov2-light": _solo,
 }
 
 

@@ -38,7 +38,7 @@ class Estimate:
 
 def estimate(source: Source, config: LabelConfig, loaded: Loaded, device: torch.device) -> Estimate:
     """List the source, run two small samples of it and extrapolate (the first warms up and is not counted)."""
-    resolved = resolve_config(config, loaded.facts, device)
+    resolved = resolve_config(config, loaded.facts, device, source)
     producer = loaded.build(resolved, device)
     size = max(4, 2 * producer.batch_size)
     sample, n_images, bytes_in = _sample(source, 2 * size)

@@ -10,7 +10,7 @@ from ..schemas.records import ImageRef
 from ..stages.producers.contract import Prior
 from ..stages.read import is_url
 from ..store.dataset import Dataset
-from .naming import stays_inside
+from .naming import Exif, locate
 from .sources import open_source
 
 _CORE = ("image_id", "rank", "counts", "height", "width", "bbox", "area", "score", "source")
@@ -73,6 +73,9 @@ class ParentPhotos:
             raise UserError(f"With --from, {photos} must be the folder or URL that the photographs' names start at.")
         self.description = self._root or parent.dataset.card.source
         self.ignored = 0
+        self.folder = self._root
+        # masks of the parent lie as its photographs did
+        self.exif: Exif = parent.dataset.card.config["decode"]["exif"]
 
     def refs(self) -> Iterator[ImageRef]:
         """See `Source`."""
@@ -82,6 +85,5 @@ class ParentPhotos:
 
 
 def _moved(ref: ImageRef, root: str) -> ImageRef:
-    name = ref.file_name
-    uri = f"{root}/{name}" if is_url(root) else str(Path(root, name)) if stays_inside(root, name) else ""
-    return ImageRef(ref.image_id, name, uri, ref.size_bytes, ref.width, ref.height)
+    uri = locate(root, ref.file_name)
+    return ImageRef(ref.image_id, ref.file_name, uri, ref.size_bytes, ref.width, ref.height)

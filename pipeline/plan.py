@@ -18,9 +18,10 @@ from ..store.dataset import Dataset
 from ..store.inputs import discard_inputs, write_inputs
 from ..store.layout import CARD
 from ..store.objects import open_store
+from ..store.provenance import publish_card
 from ..version import __version__
 from .parent import Parent
-from .sources import Source
+from .sources import Source, refuse_target_inside
 
 _Config = TypeVar("_Config", bound=LabelConfig)
 
@@ -36,9 +37,15 @@ class Planned:
     resumed: bool
 
 
-def resolve_config(config: _Config, facts: Mapping[str, Any], device: torch.device) -> _Config:
-    """Replace every `auto` by what weights (`Loaded.facts`) and device decide, so that a resume means the same."""
-    return resolve(config, {**automatic(device), **facts})
+def resolve_config(
+    config: _Config, facts: Mapping[str, Any], device: torch.device, source: Source | None = None
+) -> _Config:
+    """Replace every `auto` by what weights (`Loaded.facts`), device and source decide, so that a resume means the same.
+
+    `decode.exif` stays `auto` where the source is not known yet, and means `ignore` until then.
+    """
+    turned = {} if source is None else {"exif": source.exif}
+    return resolve(config, {**automatic(device), **facts, **turned})
 
 
 def device_class(device: torch.device) -> str:
@@ -67,8 +74,9 @@ def plan(
     store = open_store(out)
     if store.exists(CARD):
         return _resume(Dataset.open(out), source, config, loaded, parent)
+    refuse_target_inside(out, source)
     config = cut_like(parent, config)
-    resolved = resolve_config(config, loaded.facts, device)
+    resolved = resolve_config(config, loaded.facts, device, source)
     summary = write_inputs(store, source.refs(), resolved.plan.shard_size)
     producer, root_hash = producer_of(resolved), None if parent is None else parent.root_hash
     card = DatasetCard(
@@ -89,7 +97,7 @@ def plan(
         parent=root_hash,
         mask_columns={} if producer == "saliency" else dict(PRODUCERS[producer].columns),
     )
-    if not store.put_if_absent(CARD, card.to_json()):
+    if not publish_card(store, card, summary.files):
         there = Dataset.open(out)
         if there.card.plan == summary.plan:  # this very card: the answer to its first request was lost
             return Planned(there, resolved, loaded, parent, resumed=False)

@@ -20,7 +20,8 @@ QuarantineReason = Literal[
     "empty_file",
     "too_many_bytes",  # larger than decode.max_bytes; never decoded
     "too_many_pixels",  # header promises more than decode.max_pixels; never decoded
-    "unsupported_format",  # not JPEG, PNG or WebP by its first bytes
+    "too_many_scans",  # a progressive JPEG that goes over its pixels more often than photographs do; never decoded
+    "unsupported_format",  # none of those we read, by its first bytes
     "decode_failed",
     "size_mismatch",  # decoded size differs from the size the input list declares
     "too_small",  # a side below decode.min_side, or fewer than 2 feature cells on a side

@@ -26,7 +26,9 @@ def _resnet(arch: str) -> BackboneSpec:
 
         return ResNet(arch, stride_in_1x1=stride_in_1x1)
 
-    return BackboneSpec(build, f"ResNet-{arch.removeprefix('resnet')}", {"c2": 4, "c3": 8, "c4": 16, "c5": 32})
+    return BackboneSpec(
+        build, arch.replace("resnet", "ResNet-").replace("resnext", "ResNeXt-"), {"c2": 4, "c3": 8, "c4": 16, "c5": 32}
+    )
 
 
 def _lab_color(stride_in_1x1: bool) -> Backbone:
@@ -42,6 +44,9 @@ BACKBONES: dict[str, BackboneSpec] = {
     "resnet34": _resnet("resnet34"),
     "resnet50": _resnet("resnet50"),
     "resnet101": _resnet("resnet101"),
+    "resnext50_32x4d": _resnet("resnext50_32x4d"),
+    "resnext101_32x8d": _resnet("resnext101_32x8d"),
+    "resnext101_64x4d": _resnet("resnext101_64x4d"),
     "lab-color": BackboneSpec(
         _lab_color, "Lab colour and gradients of each cell", {"c3": 8, "c4": 16, "c5": 32}, learned=False
     ),

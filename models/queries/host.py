@@ -6,7 +6,7 @@ QueryInst and Mask2Former differ behind it and nowhere else.
 Shape legend: B images, N queries, C channels, K classes, H W pixels of the padded batch, h w cells of a mask.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
@@ -43,6 +43,7 @@ class QueryHost(Detector, Generic[I, R]):
     num_queries: int
     channels: int
     prompt_stride: int
+    prompt_levels: Mapping[str, int]  # stride of every map that prompts of several sizes can be pooled from
 
     @property
     def most(self) -> int:  # type: ignore[override]

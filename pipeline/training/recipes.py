@@ -153,7 +153,7 @@ def find_recipe(name: str) -> Callable[[TrainingJob, Place], Prepared]:
 
 def with_seeds(config: PromptedConfig) -> bool:
     """Whether a run needs the stored seed vectors."""
-    return config.prompt.kernel_weight > 0 and config.prompt.assigner != "none"
+    return config.prompt.kernel_weight > 0
 
 
 def _backbone(weights: str | None, config: SupervisedConfig) -> LoadedBackbone:

@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from ..section import Section
+from ..section import Section, auto
 
 
 class PlanConfig(Section):
@@ -37,8 +37,10 @@ class DecodeConfig(Section):
         le=64,
         description="Round resized sides to a multiple, in pixels: 1 is exact; 32 makes fewer shapes, larger batches.",
     )
-    exif: Literal["ignore", "apply"] = Field(
-        "ignore", description="EXIF rotation: COCO sizes and masks refer to the stored, unrotated pixels."
+    exif: Literal["auto", "ignore", "apply"] = Field(
+        "auto",
+        description="EXIF rotation; auto applies it, but for a COCO json, whose sizes and masks are of stored pixels.",
+        json_schema_extra=auto("exif"),
     )
     min_side: int = Field(8, ge=1, description="Images with a shorter side, in pixels, hold nothing to segment.")
     max_pixels: int = Field(

@@ -22,9 +22,17 @@ class FeaturesConfig(Section):
         description="A weights file, or a registered name (`saliency-prompt weights list`).",
         json_schema_extra=FREE,  # their digest counts
     )
-    arch: Literal["auto", "resnet18", "resnet34", "resnet50", "resnet101", "lab-color"] = Field(
-        "auto", description="Backbone; auto reads it off the weights.", json_schema_extra=auto("arch")
-    )
+    arch: Literal[
+        "auto",
+        "resnet18",
+        "resnet34",
+        "resnet50",
+        "resnet101",
+        "resnext50_32x4d",
+        "resnext101_32x8d",
+        "resnext101_64x4d",
+        "lab-color",
+    ] = Field("auto", description="Backbone; auto reads it off the weights.", json_schema_extra=auto("arch"))
     stride_in_1x1: bool = Field(
         False,
         description="True for caffe-style weights, whose stride sits on the 1x1 convolution of each block.",

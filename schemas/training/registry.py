@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from ..errors import UserError
 from ..load import load_settings
-from . import knet, mask2former, queryinst
+from . import contrastmask, knet, mask2former, queryinst, solo
 from .sections import Preset, PromptedConfig, SupervisedConfig
 
 
@@ -38,7 +38,23 @@ MODELS: dict[str, ModelSpec] = {
         mask2former.Mask2FormerPretraining,
         mask2former.PRETRAIN,
     ),
+    "maskrcnn": ModelSpec(
+        "Mask R-CNN (He et al., ICCV 2017)", contrastmask.MaskRCNNTraining, contrastmask.MASKRCNN_PRESETS
+    ),
+    "contrastmask": ModelSpec(
+        "ContrastMask (Wang et al., CVPR 2022): masks for classes that have boxes alone",
+        contrastmask.ContrastMaskTraining,
+        contrastmask.CONTRASTMASK_PRESETS,
+    ),
 }
+_FAMILY = {
+    "solo": "SOLO (Wang et al., ECCV 2020)",
+    "decoupled-solo": "Decoupled SOLO, rows and columns apart (SOLO, section 5)",
+    "decoupled-solo-light": "Decoupled SOLO for speed",
+    "solov2": "SOLOv2, kernels instead of channels (Wang et al., NeurIPS 2020)",
+    "solov2-light": "SOLOv2 for speed",
+}
+MODELS |= {name: ModelSpec(words, solo.SoloTraining, solo.presets(name)) for name, words in _FAMILY.items()}
 DEFAULT_PRESETS = ("default", "sp-coco", "tiny")  # the first that a model has
 
 

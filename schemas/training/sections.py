@@ -78,6 +78,33 @@ class PromptConfig(Section):
     target: Literal["learned", "fixed"] = Field(
         "learned", description="Projection of seed vectors: trained (paper; may collapse) or random orthogonal."
     )
+    scale: Literal["none", "match"] = Field(
+        "none",
+        description="Prompts as pooled, or each as long as the query it is added to.",
+        json_schema_extra=since("0.2"),
+    )
+    levels: Literal["one", "multi"] = Field(
+        "one",
+        description="Pool prompts from the coarsest map (code), or from the one that fits the box.",
+        json_schema_extra=since("0.2"),
+    )
+    pooling: Literal["box", "masked_mean"] = Field(
+        "box", description="Pool a prompt over its box (paper) or under its mask.", json_schema_extra=since("0.2")
+    )
+    cells: Literal["touched", "floor"] = Field(
+        "touched",
+        description="Cells of a box: all that it touches, or its corners rounded down (code).",
+        json_schema_extra=since("0.2"),
+    )
+
+    @model_validator(mode="after")
+    def _can_be_matched(self) -> "PromptConfig":
+        if self.inject_at == "before_head" and self.match_on == "assembled":
+            raise ValueError(
+                "prompt.match_on = assembled needs queries that do not exist before the head: set prompt.match_on to "
+                "initial or prompt.inject_at to after_head"
+            )
+        return self
 
 
 class TrainerConfig(Section):

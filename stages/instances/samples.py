@@ -5,7 +5,7 @@ Shape legend: B images, M objects, D channels of stored vectors, H W pixels.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Any
+from typing import Any, Literal
 
 import cv2
 import numpy as np
@@ -42,14 +42,20 @@ Sample = tuple[tv_tensors.Image, Target]
 
 
 def load_pixels(
-    ref: ImageRef, size: tuple[int, int] | None, max_pixels: int, sha256: str | None = None
+    ref: ImageRef,
+    size: tuple[int, int] | None,
+    max_pixels: int,
+    sha256: str | None = None,
+    exif: Literal["auto", "ignore", "apply"] = "ignore",
 ) -> tuple[npt.NDArray[np.uint8], tuple[int, int]]:
     """RGB uint8 [h, w, 3], resized to `size` (short side, at most long side) or as stored; and its stored size.
+
+    Both are those of the image after rotation with `exif = "apply"`, as its masks are.
 
     Raises SampleError if the image is gone, its size is not the ref's, or (if given) its digest is another.
     """
     short, long = size or (32, 32)
-    decode = DecodeConfig(short_side=short, long_side=long, max_pixels=max_pixels)
+    decode = DecodeConfig(short_side=short, long_side=long, max_pixels=max_pixels, exif=exif)
     try:
         data = read_image_bytes(ref, decode.max_bytes)
         if size is None:
@@ -105,8 +111,12 @@ def make_sample(
     about: Target,
     vectors: dict[str, Tensor] | None = None,
     scores: Sequence[float] | None = None,
+    has_mask: Sequence[bool] | None = None,
 ) -> Sample:
-    """An image and its target as tv_tensors, which torchvision's transforms move together."""
+    """An image and its target as tv_tensors, which torchvision's transforms move together.
+
+    Where `has_mask` is false, the mask is there for the box it fills or hides, and must not be learned from.
+    """
     image = tv_tensors.Image(torch.from_numpy(pixels_hw3).permute(2, 0, 1))
     masks = torch.from_numpy(masks_Mhw)
     size = (pixels_hw3.shape[0], pixels_hw3.shape[1])
@@ -115,6 +125,7 @@ def make_sample(
         "boxes": tv_tensors.BoundingBoxes(tight_boxes(masks), format="XYXY", canvas_size=size),
         "labels": torch.tensor(labels, dtype=torch.int64),
         "scores": torch.tensor([1.0] * len(labels) if scores is None else scores, dtype=torch.float32),
+        "has_mask": torch.tensor([True] * len(labels) if has_mask is None else has_mask, dtype=torch.bool),
         "vectors": vectors or {},
         **about,
     }
@@ -134,6 +145,7 @@ def after_transforms(sample: Sample) -> Sample:
         "boxes": tv_tensors.BoundingBoxes(tight_boxes(masks), format="XYXY", canvas_size=size),
         "labels": target["labels"][keep],
         "scores": target["scores"][keep],
+        "has_mask": target["has_mask"][keep],
         "vectors": {name: vectors[keep] for name, vectors in target["vectors"].items()},
     }
 
@@ -143,7 +155,7 @@ class Batch:
     """images uint8 [B, 3, H, W], padded at the right and bottom to a multiple of 32; of each image its objects.
 
     masks uint8 [M, H, W], labels [M], boxes XYXY [M, 4], scores [M] (1 for annotations), seeds [M, D] (D = 0 where none
-    are stored); `resized` and `stored` are (height, width) before padding and in the file.
+    are stored), has_mask bool [M]; `resized` and `stored` are (height, width) before padding and in the file.
     """
 
     images: Tensor
@@ -152,6 +164,7 @@ class Batch:
     boxes: list[Tensor]
     scores: list[Tensor]
     seeds: list[Tensor]
+    has_mask: list[Tensor]
     resized: list[tuple[int, int]]
     stored: list[tuple[int, int]]
     image_ids: list[int]
@@ -160,8 +173,10 @@ class Batch:
     def targets(self) -> list[Targets]:
         """The objects of each image as detectors take them."""
         return [
-            Targets(masks, labels, boxes, scores)
-            for masks, labels, boxes, scores in zip(self.masks, self.labels, self.boxes, self.scores, strict=True)
+            Targets(masks, labels, boxes, scores, has_mask)
+            for masks, labels, boxes, scores, has_mask in zip(
+                self.masks, self.labels, self.boxes, self.scores, self.has_mask, strict=True
+            )
         ]
 
     def to(self, device: torch.device) -> "Batch":
@@ -203,6 +218,7 @@ def collate(samples: Sequence[Sample], multiple: int = PAD) -> Batch:
         boxes=[torch.as_tensor(target["boxes"]) for target in targets],
         scores=[target["scores"] for target in targets],
         seeds=[target["vectors"].get("seed", torch.zeros(len(target["labels"]), 0)) for target in targets],
+        has_mask=[target["has_mask"] for target in targets],
         resized=[(image.shape[-2], image.shape[-1]) for image, _ in samples],
         stored=[target["stored"] for target in targets],
         image_ids=[target["image_id"] for target in targets],

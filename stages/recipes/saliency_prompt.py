@@ -4,10 +4,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ...models.queries.host import AnyHost
+from ...models.detector import Targets
+from ...models.queries.host import AnyHost, Initial
 from ...models.queries.kernel_loss import kernel_loss
-from ...models.queries.prompts import ASSIGNERS, pad_boxes, pool_prompts, prompt_shift
-from ...schemas.training.sections import PromptedConfig
+from ...models.queries.prompting import Prompting, start_with_prompts
+from ...schemas.training.sections import PromptConfig, PromptedConfig
 from ..instances.augment import Samples
 from ..instances.samples import Batch
 from ..instances.training import InstanceRecipe
@@ -37,9 +38,10 @@ class SaliencyPrompt(InstanceRecipe):
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """See `Recipe`."""
-        initial, queries_BNC = self._start(batch)
+        targets = batch.targets()
+        initial, queries_BNC = self._start(batch, targets)
         refined = self.host.refine(initial, queries_BNC)
-        losses, pairs = self.host.criterion(initial, refined, batch.targets(), average_count)
+        losses, pairs = self.host.criterion(initial, refined, targets, average_count)
         if self.projection is not None:
             seeds_MC = self.projection(torch.cat(batch.seeds))
             if len(seeds_MC) > 1:
@@ -49,22 +51,27 @@ class SaliencyPrompt(InstanceRecipe):
             losses |= kernel_loss(refined, pairs, seeds_MC, counts, weight=weight, average=average_count)
         return losses
 
-    def _start(self, batch: Batch) -> tuple[object, Tensor]:
+    def _start(self, batch: Batch, targets: list[Targets]) -> tuple[Initial, Tensor]:
         """What the host's stages start from, and their queries with prompts."""
         prompt, host = self.config.prompt, self.host
         pyramid = host.features(self.normalise(batch.images))
         if prompt.assigner == "none":
-            initial = host.start(pyramid, batch.resized)
+            initial: Initial = host.start(pyramid, batch.resized)
             return initial, initial.queries
-        boxes_BL4, valid_BL = pad_boxes(batch.boxes)
-        prompts_BLC = pool_prompts(host.prompt_map(pyramid), boxes_BL4, host.prompt_stride)
-        assign = ASSIGNERS[prompt.assigner]
-        learned_BNC = host.learned.expand(len(batch.images), -1, -1)
-        if prompt.inject_at == "before_head":
-            shift_BNC = prompt_shift(assign, learned_BNC, prompts_BLC, valid_BL, prompt.dropout)
-            initial = host.start(pyramid, batch.resized, shift_BNC.to(learned_BNC.dtype))
-            return initial, initial.queries
-        initial = host.start(pyramid, batch.resized)
-        against_BNC = learned_BNC if prompt.match_on == "initial" else initial.queries
-        shift_BNC = prompt_shift(assign, against_BNC, prompts_BLC.to(against_BNC.dtype), valid_BL, prompt.dropout)
-        return initial, initial.queries + shift_BNC
+        found = start_with_prompts(host, pyramid, batch.resized, targets, prompting(prompt))
+        self.averages.add(prompt_ratio=found.ratio)
+        return found.initial, found.queries
+
+
+def prompting(prompt: PromptConfig) -> Prompting:
+    """The settings as the models know them."""
+    return Prompting(
+        prompt.assigner,
+        prompt.inject_at,
+        prompt.match_on,
+        dropout=prompt.dropout,
+        scale=prompt.scale,
+        levels=prompt.levels,
+        pooling=prompt.pooling,
+        cells=prompt.cells,
+    )

@@ -12,4 +12,5 @@ class Supervised(InstanceRecipe):
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """See `Recipe`."""
+        self.host.advance(self.step / (self.schedule.epoch_steps * self.schedule.accumulate))
         return self.host.losses(self.normalise(batch.images), batch.resized, batch.targets(), average_count)

@@ -4,6 +4,7 @@ Shape legend: B images, N kernels, C channels, K classes, H W pixels of the padd
 """
 
 from collections.abc import Sequence
+from types import MappingProxyType
 
 import torch
 import torch.nn.functional as F
@@ -22,6 +23,7 @@ class KNet(QueryHost[KNetInitial, KNetRefined]):
     """K-Net for instances. The weights are those of the losses."""
 
     prompt_stride = 32
+    prompt_levels = MappingProxyType({"p2": 4, "p3": 8, "p4": 16, "p5": 32})
 
     def __init__(
         self,

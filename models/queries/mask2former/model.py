@@ -4,6 +4,7 @@ Shape legend: B images, N queries, C channels, K classes, H W pixels of the padd
 """
 
 from collections.abc import Sequence
+from types import MappingProxyType
 
 import torch
 import torch.nn.functional as F
@@ -25,6 +26,7 @@ class Mask2Former(QueryHost[Mask2FormerInitial, Mask2FormerRefined]):
     """Mask2Former for instances. The weights are those of the losses; `points` stand for a mask in them."""
 
     prompt_stride = 32
+    prompt_levels = MappingProxyType({"p3": 8, "p4": 16, "p5": 32})
 
     def __init__(
         self,

@@ -4,6 +4,7 @@ Shape legend: B images, N queries, C channels, K classes, H W pixels of the padd
 """
 
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 
 import torch
 from torch import Tensor, nn
@@ -30,6 +31,7 @@ class QueryInst(QueryHost[QueryInstInitial, QueryInstRefined]):
     """QueryInst. The weights are those of the losses."""
 
     prompt_stride = 32
+    prompt_levels = MappingProxyType({"p2": 4, "p3": 8, "p4": 16, "p5": 32})
 
     def __init__(
         self,

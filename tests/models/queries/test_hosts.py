@@ -1,6 +1,7 @@
 """What every query-based model must do, whatever it is inside."""
 
 from collections.abc import Callable
+from functools import partial
 
 import pytest
 import torch
@@ -114,6 +115,36 @@ def test_every_parameter_has_a_gradient(build: Build, counts: list[int]) -> None
     assert without_gradient(host) == []
     assert seeds.grad is not None
     assert [[len(queries) for queries, _ in stage] for stage in pairs] == [[min(6, n) for n in counts]] * 3
+
+
+@every_host
+def test_two_processes_have_the_losses_of_one(build: Build, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each image in a process of its own; counts are averaged over both."""
+    host = seeded(build).eval()
+    if isinstance(host, Mask2Former):
+        points = torch.rand(1000, 2)
+        monkeypatch.setattr(host, "draw", lambda sets, count, device: points[:count].expand(sets, -1, -1).to(device))
+    targets = [objects(3, 1), objects(1, 2)]
+    images = photographs(targets)
+    whole = host.losses(images, [SIZE] * 2, targets, alone)
+    counts: list[list[Tensor]] = [[], []]
+
+    def record(rank: int, count: Tensor) -> Tensor:
+        counts[rank].append(count.detach())
+        return count.clamp_min(1)
+
+    for rank in range(2):
+        host.losses(images[rank : rank + 1], [SIZE], targets[rank : rank + 1], partial(record, rank))
+    means = [(a + b).clamp_min(1) / 2 for a, b in zip(*counts, strict=True)]
+    shares = []
+    for rank in range(2):
+        given = iter(means)
+        found = host.losses(
+            images[rank : rank + 1], [SIZE], targets[rank : rank + 1], lambda _, given=given: next(given)
+        )
+        shares.append(found)
+    for name, value in whole.items():
+        assert (shares[0][name] + shares[1][name]).item() / 2 == pytest.approx(value.item(), rel=1e-3, abs=1e-5), name
 
 
 @every_host

@@ -9,7 +9,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from saliency_prompt.models.queries.prompts import ASSIGNERS, pad_boxes, pool_prompts, prompt_shift
+from saliency_prompt.models.queries.prompts import (
+    ASSIGNERS,
+    box_levels,
+    choose_levels,
+    pad_boxes,
+    pool_masked,
+    pool_prompts,
+    prompt_ratio,
+    prompt_shift,
+)
 
 STRIDE = 32
 
@@ -106,3 +115,60 @@ def test_prompts_send_no_gradient() -> None:
     queries = torch.randn(1, 6, 4, requires_grad=True)
     shift = prompt_shift(ASSIGNERS["cosine"], queries, pool_prompts(maps, boxes, STRIDE), valid, 0.0)
     assert not shift.requires_grad
+
+
+def test_the_rule_of_the_papers_code_rounds_all_corners_down() -> None:
+    maps = torch.arange(20.0).view(1, 1, 4, 5)
+    boxes = torch.tensor([[[33.0, 0, 95, 63], [40, 40, 50, 50], [130, 100, 159, 127]]])
+    # columns 1..1 and row 0; without extent two cells each way; two that overrun the map, cut
+    wanted = [1.0, (6 + 7 + 11 + 12) / 4, 19.0]
+    assert pool_prompts(maps, boxes, STRIDE, "floor")[0, :, 0].tolist() == wanted
+
+
+@given(st.integers(0, 1000))
+def test_pooling_under_masks_weighs_cells_by_what_is_covered(seed: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    maps = torch.randn((2, 3, 2, 3), generator=generator)
+    masks = [(torch.rand((n, 64, 96), generator=generator) > 0.7).to(torch.uint8) for n in (2, 0)]
+    masks[0][0, :, 40:] = 0
+    pooled = pool_masked(maps, masks, STRIDE)
+    assert pooled.shape == (2, 2, 3)
+    big = maps.repeat_interleave(STRIDE, 2).repeat_interleave(STRIDE, 3)
+    for i in range(2):
+        torch.testing.assert_close(pooled[0, i], big[0][:, masks[0][i].bool()].mean(1), atol=1e-5, rtol=1e-4)
+    assert not pooled[1].any()
+
+
+def test_a_mask_of_one_pixel_has_a_prompt() -> None:
+    mask = torch.zeros(1, 64, 96, dtype=torch.uint8)
+    mask[0, 63, 95] = 1
+    maps = torch.randn(1, 4, 2, 3)
+    torch.testing.assert_close(pool_masked(maps, [mask], STRIDE)[0, 0], maps[0, :, 1, 2])
+
+
+def test_boxes_are_read_from_the_map_of_their_size() -> None:
+    sides = torch.tensor([1.0, 111, 112, 223, 224, 447, 448, 2000])
+    boxes = torch.stack([torch.zeros(8), torch.zeros(8), sides, sides], 1)[None]
+    assert box_levels(boxes, [4, 8, 16, 32])[0].tolist() == [0, 0, 1, 1, 2, 2, 3, 3]
+    assert box_levels(boxes, [8, 16, 32])[0].tolist() == [0, 0, 0, 0, 1, 1, 2, 2]
+    pooled = [torch.full((1, 8, 2), float(level)) for level in range(4)]
+    chosen = choose_levels(pooled, box_levels(boxes, [4, 8, 16, 32]))
+    assert chosen[0, :, 1].tolist() == [0, 0, 1, 1, 2, 2, 3, 3]
+
+
+def test_prompts_as_long_as_their_queries() -> None:
+    queries, prompts = torch.randn(2, 7, 4) * 100, torch.randn(2, 3, 4)
+    valid = torch.tensor([[True, True, False], [False] * 3])
+    plain = prompt_shift(ASSIGNERS["cosine"], queries, prompts, valid, 0.0)
+    scaled = prompt_shift(ASSIGNERS["cosine"], queries, prompts, valid, 0.0, queries)
+    torch.testing.assert_close(scaled[0].norm(dim=1), queries[0].norm(dim=1))
+    torch.testing.assert_close(F.normalize(scaled[0], dim=1), F.normalize(plain[0], dim=1))
+    assert not scaled[1].any()
+    assert float(prompt_ratio(scaled, queries)) == pytest.approx(1, abs=1e-5)
+
+
+def test_the_ratio_is_a_median_over_queries_with_a_prompt() -> None:
+    queries = torch.ones(1, 4, 1) * 10
+    shift = torch.tensor([[[0.0], [1.0], [2.0], [9.0]]])
+    assert float(prompt_ratio(shift, queries)) == pytest.approx(0.2)
+    assert float(prompt_ratio(torch.zeros(1, 4, 1), queries)) == 0

@@ -31,7 +31,7 @@ SMALL = [
 
 
 def run(labelled: Any, out: Path, *overrides: str, **more: Any) -> Any:
-    return train(out, [*SMALL, *overrides], weights="random", images=labelled.photos, gt=labelled.gt, **more)
+    return train(out, [*SMALL, *overrides], images=labelled.photos, gt=labelled.gt, **more)
 
 
 @pytest.mark.slow

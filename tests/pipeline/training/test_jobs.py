@@ -20,7 +20,7 @@ from saliency_prompt.stages.training.callbacks import curves as curves_module
 from saliency_prompt.stages.training.checkpoints import read_checkpoint
 from saliency_prompt.stages.training.fit import Outcome
 from saliency_prompt.store.run import Run
-from training_runs import CPU, pretrain, train
+from training_runs import CPU, pretrain, small_weights, train
 
 pytestmark = pytest.mark.slow
 SMALL = [
@@ -43,7 +43,7 @@ def pre(labelled: Any, out: Path, *overrides: str, **more: Any) -> Outcome:
 
 
 def fine(start: str, labelled: Any, out: Path, *overrides: str, **more: Any) -> Outcome:
-    begin = {"start": start} if Path(start).is_dir() else {"weights": start}
+    begin = {"start": start} if Path(start).is_dir() else {"weights": small_weights() if start == "random" else start}
     return train(out, [*SMALL, *overrides], **begin, **{"images": labelled.photos, "gt": labelled.gt, **more})
 
 
@@ -127,7 +127,7 @@ def test_use_of_a_tuned_model(labelled: Any, pretrained: Path, tmp_path: Path) -
 
 def test_it_learns_eight_images_by_heart(labelled: Any, tmp_path: Path) -> None:
     overrides = [
-        "trainer.max_epochs=240",
+        "trainer.max_epochs=200",
         "trainer.lr=1e-3",
         "trainer.steps=[0.8]",
         "trainer.checkpoint_every=1000",
