@@ -71,6 +71,7 @@ def generate(
     from ..pipeline import generate as job
     from ..pipeline.estimate import estimate
     from ..pipeline.parent import ParentPhotos, open_parent
+    from ..pipeline.plan import cut_like
     from ..pipeline.progress import Display
     from ..pipeline.signals import graceful_stop
     from ..pipeline.sources import open_source
@@ -85,7 +86,7 @@ def generate(
     run = None if model is None else str(Path(model).absolute())  # workers start elsewhere
     task = job.Job(out, settings, where, run, parent)
     if dry_run:
-        print_estimate(console, out, estimate(source, settings, task.labeller.load(), where))
+        print_estimate(console, out, estimate(source, cut_like(parent, settings), task.labeller.load(), where))
         return
     do = job.retry_quarantined if retry_quarantined else job.generate
 

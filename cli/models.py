@@ -28,13 +28,13 @@ def models() -> None:
                 "", "the same with Saliency Prompt", f"pretrain --model {name}", ", ".join(spec.pretrain_presets)
             )
     table.add_row("densecl", "a backbone, from photographs alone", "densecl", ", ".join(DENSECL_PRESETS))
-    labels = Table("producer", "what it makes", "needs", "command", "presets")
+    labelling = Table("producer", "what it makes", "needs", "command", "presets")
     for name, producer in PRODUCERS.items():
-        command = "generate PHOTOS --model RUN" if name == "detector" else "generate PHOTOS"
-        labels.add_row(name, producer.about, producer.needs, command, ", ".join(producer.presets))
-    console = Console(width=None if Console().is_terminal else 160)
+        command = f"generate PHOTOS {producer.option}"
+        labelling.add_row(name, producer.about, producer.needs, command, ", ".join(producer.presets))
+    console = Console(width=None if Console().is_terminal else 140)
     console.print(table)
-    console.print(labels)
+    console.print(labelling)
 
 
 def predict(
