@@ -20,7 +20,10 @@ from .update import PRIOR, UpdateStage, gather_objects
 
 
 class KNet(QueryHost[KNetInitial, KNetRefined]):
-    """K-Net for instances. The weights are those of the losses."""
+    """K-Net for instances. The weights are those of the losses.
+
+    Checkpoints of version 0.1 with fewer than 128 channels were trained with `norm_groups` of a quarter of them.
+    """
 
     prompt_stride = 32
     prompt_levels = MappingProxyType({"p2": 4, "p3": 8, "p4": 16, "p5": 32})
@@ -35,6 +38,7 @@ class KNet(QueryHost[KNetInitial, KNetRefined]):
         stages: int = 3,
         heads: int = 8,
         hidden: int = 2048,
+        norm_groups: int = 32,
         class_weight: float = 2.0,
         dice_weight: float = 4.0,
         mask_weight: float = 1.0,
@@ -45,7 +49,7 @@ class KNet(QueryHost[KNetInitial, KNetRefined]):
         self.num_queries, self.channels, self.num_classes = num_queries, channels, num_classes
         self.weights = Weights(class_weight, dice_weight, mask_weight, semantic_weight)
         self.pyramid = FeaturePyramidNetwork([backbone.channels[level] for level in LEVELS], channels)
-        self.localisation = Localisation(channels)
+        self.localisation = Localisation(channels, norm_groups)
         self.kernels = nn.Parameter(torch.randn(num_queries, channels))
         self.semantic = nn.Conv2d(channels, num_classes, 1)
         nn.init.normal_(self.semantic.weight, std=0.01)
