@@ -24,12 +24,11 @@ import numpy as np
 import torch
 from environment import describe
 
-from saliency_prompt.schemas.densecl import DenseCLConfig, load_densecl_config
-from saliency_prompt.stages.densecl.augment import render_views
-from saliency_prompt.stages.densecl.module import build_model
-from saliency_prompt.stages.densecl.train import bn_splits
-from saliency_prompt.stages.densecl.views import UNIFORMS, draw_views, step_generator
+from saliency_prompt.schemas.training.densecl import DenseCLConfig, load_densecl_config
 from saliency_prompt.stages.device import DTYPES, resolve_device, resolve_precision
+from saliency_prompt.stages.recipes.densecl.augment import render_views
+from saliency_prompt.stages.recipes.densecl.recipe import bn_splits, build_model
+from saliency_prompt.stages.recipes.densecl.views import UNIFORMS, draw_views, step_generator
 
 
 def make_step(config: DenseCLConfig, device: torch.device) -> Callable[[int], None]:
@@ -42,7 +41,7 @@ def make_step(config: DenseCLConfig, device: torch.device) -> Callable[[int], No
         momentum=config.optim.momentum,
         weight_decay=config.optim.weight_decay,
     )
-    dtype = DTYPES[resolve_precision(config.train.precision, config.model.arch, device)]
+    dtype = DTYPES[resolve_precision(config.train.precision, device)]
     side = config.photos.side
     pixels = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (batch, side, side, 3), dtype=np.uint8))
     pixels = pixels.to(device)
@@ -108,7 +107,7 @@ def main() -> None:
         "batch_size": config.optim.batch_size // config.optim.accumulate,
         "size": config.augment.size,
         "queue": config.model.queue,
-        "precision": resolve_precision(config.train.precision, config.model.arch, device),
+        "precision": resolve_precision(config.train.precision, device),
         "peak_memory_gb": (
             torch.cuda.max_memory_allocated(device) / 1e9
             if device.type == "cuda"

@@ -18,10 +18,16 @@ import torch.nn.functional as F
 from environment import describe, publish
 
 from saliency_prompt.models.densecl.losses import match_cells
-from saliency_prompt.schemas.densecl import AugmentConfig
+from saliency_prompt.schemas.training.densecl import AugmentConfig
 from saliency_prompt.stages.backbone import LoadedBackbone, load_backbone
-from saliency_prompt.stages.densecl.augment import render_views
-from saliency_prompt.stages.densecl.views import UNIFORMS, draw_views, match_accuracy, step_generator, true_matches
+from saliency_prompt.stages.recipes.densecl.augment import render_views
+from saliency_prompt.stages.recipes.densecl.views import (
+    UNIFORMS,
+    draw_views,
+    match_accuracy,
+    step_generator,
+    true_matches,
+)
 
 SIDE, SIZE, GRID, BATCH = 256, 224, 7, 32
 

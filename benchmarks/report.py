@@ -27,7 +27,7 @@ from saliency_prompt.pipeline.run import count
 from saliency_prompt.pipeline.sources import open_source
 from saliency_prompt.schemas.load import load_config
 from saliency_prompt.schemas.manifest import CommitInfo
-from saliency_prompt.schemas.records import ImageRecord, ImageRef, MaskSet
+from saliency_prompt.schemas.records import SALIENCY_COLUMNS, ImageRecord, ImageRef, MaskSet
 from saliency_prompt.store.dataset import Dataset
 from saliency_prompt.store.inputs import write_inputs
 from saliency_prompt.store.layout import CARD
@@ -103,11 +103,9 @@ def records(dataset: Dataset) -> Iterator[ImageRecord]:
                 counts=table["counts"].to_pylist(),
                 bbox=np.array(table["bbox"].to_pylist(), np.float32),
                 area=table["area"].to_numpy(),
-                score_raw=table["score_raw"].to_numpy(),
                 score=table["score"].to_numpy(),
-                seed_scale=table["seed_scale"].to_numpy(),
-                seed_yx=np.stack([table["seed_y"].to_numpy(), table["seed_x"].to_numpy()], axis=1),
                 vectors={name: vectors[mine] for name, vectors in tables.vectors.items()},
+                extra={field.name: table[field.name].to_numpy() for field in SALIENCY_COLUMNS},
             )
             yield record_of(row, masks)
 

@@ -24,7 +24,7 @@ from environment import describe
 from saliency_prompt.pipeline.naming import image_id_from_name
 from saliency_prompt.pipeline.run import count
 from saliency_prompt.pipeline.status import status
-from saliency_prompt.schemas.config import Config
+from saliency_prompt.schemas.labels.saliency import Config
 from saliency_prompt.schemas.manifest import FORMAT_VERSION, CommitInfo, DatasetCard, fingerprint
 from saliency_prompt.schemas.records import ImageRecord, ImageRef
 from saliency_prompt.store.dataset import Dataset

@@ -33,16 +33,18 @@ from pycocotools import mask as coco_mask
 
 from saliency_prompt.models.backbones.resnet import ResNet
 from saliency_prompt.pipeline.batching import Batcher
-from saliency_prompt.pipeline.engine import MAX_WAITING_BATCHES, load_image
+from saliency_prompt.pipeline.engine import MAX_WAITING_BATCHES, Admitted, load_image
 from saliency_prompt.pipeline.plan import plan, resolve_config
 from saliency_prompt.pipeline.run import ShardRunner, finish, run_in_process, unfinished
 from saliency_prompt.pipeline.sources import open_source
-from saliency_prompt.schemas.config import Config
+from saliency_prompt.schemas.labels.saliency import Config
 from saliency_prompt.schemas.load import load_config
-from saliency_prompt.stages.backbone import LoadedBackbone, load_backbone
+from saliency_prompt.stages.backbone import LoadedBackbone
 from saliency_prompt.stages.decode import DecodedImage
 from saliency_prompt.stages.device import resolve_device
-from saliency_prompt.stages.features import FeatureExtractor, stack_pixels
+from saliency_prompt.stages.pixels import stack_pixels
+from saliency_prompt.stages.producers.saliency.features import FeatureExtractor
+from saliency_prompt.stages.producers.saliency.producer import LoadedSaliency, load_saliency
 
 Result = TypeVar("Result")
 
@@ -83,14 +85,14 @@ def alone(threads: int, function: Callable[..., Result], *arguments: Any) -> Res
         return pool.submit(call).result()
 
 
-def time_job(images: list[str], config: Config, backbone: LoadedBackbone, device: torch.device) -> tuple[float, str]:
+def time_job(images: list[str], config: Config, loaded: LoadedSaliency, device: torch.device) -> tuple[float, str]:
     """Seconds of the whole job on these files, and its root hash."""
     with tempfile.TemporaryDirectory() as folder:
         listing = Path(folder, "images.txt")
         listing.write_text("\n".join(images), encoding="utf-8")
         start = time.perf_counter()
-        planned = plan(f"{folder}/out", open_source(str(listing)), config, backbone, device)
-        with ShardRunner(planned.dataset, planned.config, backbone, device) as runner:
+        planned = plan(f"{folder}/out", open_source(str(listing)), config, loaded, device)
+        with ShardRunner(planned.dataset, planned.config, loaded, device) as runner:
             reports = list(run_in_process(runner, unfinished(planned.dataset), stop=threading.Event()))
         seal = finish(planned.dataset, len(reports)).seal
         assert seal is not None
@@ -148,24 +150,23 @@ def main() -> None:
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # of this thread: a second OpenMP team would slow the first, see `without_helpers`
     config = load_config(overrides=[*options.overrides, f"features.weights={options.weights}"])
-    backbone = load_backbone(
-        config.features.weights, arch=config.features.arch, stride_in_1x1=config.features.stride_in_1x1
-    )
-    resolved = resolve_config(config, backbone.arch, device)
+    saliency = load_saliency(config)
+    backbone = saliency.backbone
+    resolved = resolve_config(config, saliency.facts, device)
     refs = [ref for ref, _ in zip(open_source(options.images).refs(), range(options.limit), strict=False)]
-    loaded = [load_image(ref, resolved) for ref in refs]
-    images = [image for image in loaded if isinstance(image, DecodedImage)]
-    paths = [ref.uri for ref, image in zip(refs, loaded, strict=True) if isinstance(image, DecodedImage)]
+    read = [load_image(ref, resolved.decode, saliency.admission(resolved)) for ref in refs]
+    images = [one.image for one in read if isinstance(one, Admitted)]
+    paths = [ref.uri for ref, one in zip(refs, read, strict=True) if isinstance(one, Admitted)]
     extractor = FeatureExtractor(backbone, resolved.features, device)
     batches = form_batches(images, resolved.features.batch_size)
 
     alone(threads, time_forward, extractor, batches[:2])  # warm-up
     torch.set_num_threads(threads)  # what the job's own threads take
-    time_job(paths[: 2 * resolved.features.batch_size], config, backbone, device)
+    time_job(paths[: 2 * resolved.features.batch_size], config, saliency, device)
     forward, job, hashes = [], [], set()
     for _ in range(options.rounds):
         forward.append(alone(threads, time_forward, extractor, batches))
-        seconds, root_hash = time_job(paths, config, backbone, device)
+        seconds, root_hash = time_job(paths, config, saliency, device)
         job.append(seconds)
         hashes.add(root_hash)
     count = len(images)

@@ -18,10 +18,11 @@ from . import (
     evaluate,
     explore,
     generate,
-    instances,
+    models,
     operate,
     plan,
     report,
+    train,
     weights,
 )
 from .options import plain_console
@@ -44,12 +45,14 @@ app.command()(report.report)
 app.command()(explore.explore)
 app.add_typer(dataset.export_app, name="export")
 app.command()(evaluate.evaluate)
-app.command()(instances.pretrain)
-app.command()(instances.finetune)
-app.command()(instances.predict)
-app.command()(instances.kernels)
-app.command()(instances.curves)
-app.command()(instances.convert)
+app.command()(train.train)
+app.command()(train.pretrain)
+app.command()(train.finetune)
+app.command()(models.models)
+app.command()(models.predict)
+app.command()(models.kernels)
+app.command()(models.curves)
+app.command()(models.convert)
 app.add_typer(densecl.app, name="densecl")
 app.add_typer(cluster.app, name="cluster")
 app.add_typer(config.app, name="config")

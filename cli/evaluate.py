@@ -32,7 +32,7 @@ def evaluate(
         result = evaluate_dataset(Dataset.open(dataset), Path(gt), all_images=all_images)
         parts = {"": result}
     else:
-        from ..pipeline.instances.predict import evaluate_run
+        from ..pipeline.training.evaluate import evaluate_run
         from ..stages.device import resolve_device
 
         parts = result = evaluate_run(Path(dataset), images, gt, resolve_device(device)).report

@@ -32,19 +32,21 @@ def explore(
 
     from ..pipeline.explore.explorer import Explorer
     from ..pipeline.explore.server import serve
-    from ..pipeline.generate import load
     from ..pipeline.plan import resolve_config
     from ..pipeline.sources import open_source
     from ..schemas.load import parse_config
     from ..stages.device import resolve_device
+    from ..stages.producers.saliency.producer import load_saliency
     from ..store.dataset import Dataset
 
+    source = None
     where = resolve_device(device)
     overrides = with_weights(set_, weights)
     try:
         dataset = Dataset.open(photos)
     except UserError:
-        refs = list(islice(open_source(photos).refs(), IMAGES))
+        source = open_source(photos)
+        refs = list(islice(source.refs(), IMAGES))
         settings = load_config(preset, config, overrides)
         command = f"saliency-prompt generate {shlex.quote(photos)} --out DATASET --preset {preset}"
         command += f" --weights {shlex.quote(weights)}" if weights else ""
@@ -59,8 +61,8 @@ def explore(
         if weights is not None:
             features = settings.features.model_copy(update={"weights": weights})
             settings = settings.model_copy(update={"features": features})
-    backbone = load(settings)
-    explorer = Explorer(refs, resolve_config(settings, backbone.arch, where), backbone, where)
+    loaded = load_saliency(settings)
+    explorer = Explorer(refs, resolve_config(settings, loaded.facts, where, source), loaded, where)
     explorer.analyse(0, explorer.config)  # warm, and trouble is told here
     console = plain_console(stderr=True)
     serve(explorer, command, host, port, lambda url: console.print(f"open {url} (Ctrl-C ends it)"))

@@ -1,27 +1,31 @@
 """`generate`: the main job."""
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 
-from ..schemas.load import load_config
+from ..schemas.errors import UserError
 from .options import (
     ConfigFile,
     CpusPerWorker,
     Device,
+    FollowLinks,
+    From,
     GpusPerWorker,
+    LabelPreset,
     MaxWorkers,
     MinWorkers,
+    Model,
     Overrides,
-    Photos,
-    Preset,
+    PhotosOrNone,
     Ray,
     Root,
     Weights,
     executor,
+    label_config,
     plain_console,
-    with_weights,
 )
 from .plan import print_estimate
 
@@ -33,13 +37,16 @@ EXIT_INTERRUPTED = 130
 
 
 def generate(
-    photos: Photos,
     out: Annotated[str, typer.Option(help="The data set: a folder or a bucket URL. An unfinished one is resumed.")],
+    photos: PhotosOrNone = None,
+    model: Model = None,
+    from_: From = None,
     weights: Weights = None,
-    preset: Preset = "saliency-prompt",
+    preset: LabelPreset = None,
     config: ConfigFile = None,
     set_: Overrides = None,
     root: Root = None,
+    follow_links: FollowLinks = True,
     device: Device = "auto",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan with bytes and time, and stop.")] = False,
     retry_quarantined: Annotated[
@@ -54,15 +61,18 @@ def generate(
         bool, typer.Option("--report", help="Write a report at the end: OUT-report beside the data set.")
     ] = False,
 ) -> None:
-    """Make pseudo-masks and prompt vectors from photographs.
+    """Make pseudo-masks and prompt vectors from photographs, or label them with a trained model (--model).
 
     Exit codes: 0 all done, or drained; 2 something you can fix; 3 all done, but some images were set aside; 130
     interrupted.
     """
-    settings = load_config(preset, config, with_weights(set_, weights))
+    settings = label_config(model, weights, preset, config, set_)
+    if photos is None and from_ is None:
+        raise UserError("Name the photographs, or a data set whose photographs to take with --from.")
 
     from ..pipeline import generate as job
     from ..pipeline.estimate import estimate
+    from ..pipeline.parent import ParentPhotos, open_parent
     from ..pipeline.progress import Display
     from ..pipeline.signals import graceful_stop
     from ..pipeline.sources import open_source
@@ -70,11 +80,16 @@ def generate(
 
     console = plain_console(stderr=True)
     where = resolve_device(device)
-    source = open_source(photos, root)
+    parent = None if from_ is None else open_parent(from_)
+    source = (
+        open_source(photos or "", root, follow_links=follow_links) if parent is None else ParentPhotos(parent, photos)
+    )
+    run = None if model is None else str(Path(model).absolute())  # workers start elsewhere
+    task = job.Job(out, settings, where, run, parent)
     if dry_run:
-        print_estimate(console, out, estimate(source, settings, job.load(settings), where))
+        print_estimate(console, out, estimate(source, settings, task.labeller.load(), where))
         return
-    run = job.retry_quarantined if retry_quarantined else job.generate
+    do = job.retry_quarantined if retry_quarantined else job.generate
 
     def say_stopping() -> None:
         console.print("finishing the shards on the device; press Ctrl-C again to stop at once (nothing is lost)")
@@ -82,7 +97,7 @@ def generate(
     place = executor(ray, device, gpus_per_worker, cpus_per_worker, min_workers, max_workers)
     # Ray takes the signals for itself as it starts: ours come after.
     with place as where_to, graceful_stop(say_stopping) as stop, Display(console) as display:
-        dataset, outcome = run(source, job.Job(out, settings, where), display, stop, where_to)
+        dataset, outcome = do(source, task, display, stop, where_to)
     if outcome.drained and outcome.shards_left:
         console.print(f"drained: {outcome.shards_left:,} shards are left; run the same command again to resume")
         return

@@ -8,6 +8,7 @@ from rich.console import Console
 
 if TYPE_CHECKING:
     from ..pipeline.generate import Executor
+    from ..schemas.labels.base import LabelConfig
 
 Preset = Annotated[
     str, typer.Option(help="Named configuration: saliency-prompt, freesolo, paper-literal or uplvp.", show_default=True)
@@ -18,6 +19,17 @@ Overrides = Annotated[
 ]
 Weights = Annotated[
     str | None, typer.Option(help="Weights file, or a registered name (see `weights list`), lab-color or random.")
+]
+LabelPreset = Annotated[
+    str | None,
+    typer.Option(help="Named configuration: saliency-prompt (the default), freesolo, paper-literal or uplvp."),
+]
+Model = Annotated[
+    str | None, typer.Option(help="Folder of a training run: its model labels, instead of saliency.", metavar="RUN")
+]
+From = Annotated[
+    str | None,
+    typer.Option("--from", metavar="DATASET", help="Label the photographs of this complete data set anew."),
 ]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:INDEX.")]
 Ray = Annotated[
@@ -37,7 +49,21 @@ MaxWorkers = Annotated[
 Photos = Annotated[
     str, typer.Argument(help="Folder, glob, text file of paths, COCO json (its images list), or bucket URL.")
 ]
+PhotosOrNone = Annotated[
+    str | None,
+    typer.Argument(
+        help="Folder, glob, text file of paths, COCO json (its images list), or bucket URL. With --from: the folder or "
+        "URL that the photographs lie in now, if they have moved."
+    ),
+]
 Root = Annotated[str | None, typer.Option(help="Folder or URL that names in a COCO json are relative to.")]
+FollowLinks = Annotated[
+    bool,
+    typer.Option(
+        "--follow-links/--no-follow-links",
+        help="Take files that links in a folder lead to elsewhere; not for folders that strangers can write to.",
+    ),
+]
 DatasetUrl = Annotated[str, typer.Argument(metavar="DATASET", help="Folder or bucket URL of a data set.")]
 
 
@@ -53,6 +79,19 @@ def executor(
     cpu = device == "cpu"
     gpus = float(not cpu) if gpus is None else gpus
     return RayExecutor(ray, make_workers(gpus, cpus, min_workers, max_workers), cpu=cpu)
+
+
+def label_config(
+    model: str | None, weights: str | None, preset: str | None, file: str | None, overrides: list[str] | None
+) -> "LabelConfig":
+    """The configuration of what labels: a trained model if one is named, else saliency."""
+    from ..schemas.errors import UserError
+    from ..schemas.registry import load_label_config
+
+    if model is not None and weights is not None:
+        raise UserError("--weights are those of saliency's backbone, and --model has its own: leave one of them out.")
+    producer = "saliency" if model is None else "detector"
+    return load_label_config(producer, preset, file, with_weights(overrides, weights))
 
 
 def with_weights(overrides: list[str] | None, weights: str | None) -> list[str]:

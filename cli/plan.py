@@ -8,7 +8,18 @@ import typer
 from rich.console import Console
 
 from ..schemas.load import load_config
-from .options import ConfigFile, Device, Overrides, Photos, Preset, Root, Weights, plain_console, with_weights
+from .options import (
+    ConfigFile,
+    Device,
+    FollowLinks,
+    Overrides,
+    Photos,
+    Preset,
+    Root,
+    Weights,
+    plain_console,
+    with_weights,
+)
 
 if TYPE_CHECKING:
     from ..pipeline.estimate import Estimate
@@ -32,20 +43,22 @@ def plan(
     config: ConfigFile = None,
     set_: Overrides = None,
     root: Root = None,
+    follow_links: FollowLinks = True,
     device: Device = "auto",
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Say what a run takes: shards, bytes, worker minutes, time, price. Calibrates on some images; writes nothing."""
     settings = load_config(preset, config, with_weights(set_, weights))
 
-    from ..pipeline import generate as job
     from ..pipeline.estimate import estimate, forecast
+    from ..pipeline.labeller import Labeller
     from ..pipeline.progress import duration
     from ..pipeline.sources import open_source
     from ..stages.device import resolve_device
 
     where = resolve_device(device)
-    found = estimate(open_source(photos, root), settings, job.load(settings), where)
+    source = open_source(photos, root, follow_links=follow_links)
+    found = estimate(source, settings, Labeller(settings).load(), where)
     run = forecast(found, out, workers=workers, seconds_per_image=seconds_per_image, price=price_per_gpu_hour)
     if as_json:
         numbers = {key: value for key, value in asdict(found).items() if key != "config"}
@@ -72,10 +85,9 @@ def print_estimate(console: Console, out: str, plan: "Estimate") -> None:
     """What would be read and written, and how long that takes here."""
     from ..pipeline.progress import duration
 
-    features = plan.config.features
     console.print(f"would write {out}")
     console.print(f"  {plan.n_images:,} images in {plan.n_shards:,} shards of {plan.config.plan.shard_size:,}")
-    console.print(f"  {features.arch}, {features.precision}, batches of {features.batch_size}")
+    console.print(f"  {plan.config.words}, batches of {plan.config.batch_size}")
     console.print(f"  about {plan.bytes_in / 1e6:,.1f} MB to read and {plan.bytes_out / 1e6:,.1f} MB to write")
     console.print(f"  about {duration(plan.seconds)} on this machine (calibrated on {plan.sampled} images)")
     if plan.quarantined_in_sample:

@@ -10,13 +10,14 @@ from typing import Any
 
 import torch
 
-from ..pipeline.generate import load
+from ..pipeline.labeller import Labeller
+from ..pipeline.parent import open_parent
 from ..pipeline.plan import device_class
 from ..pipeline.process import tune_allocator
 from ..pipeline.run import ShardReport, ShardRunner
-from ..schemas.config import Config
 from ..schemas.errors import UserError
 from ..schemas.manifest import fingerprint
+from ..schemas.section import identity
 from ..stages.device import resolve_device
 from ..store.dataset import Dataset
 from .logs import log_as_json
@@ -31,13 +32,18 @@ _EXIT_CUDA = 70  # a CUDA error leaves the process unusable
 
 @dataclass(frozen=True, slots=True)
 class WorkerSetup:
-    """What a worker is started with. `threads` is torch's number of CPU threads: it shows in the bits of fp32."""
+    """What a worker is started with.
+
+    `threads` is torch's number of CPU threads: it shows in the bits of fp32. `parent` is where the data set is that
+    this one is made from.
+    """
 
     url: str
-    config: Config
+    labeller: Labeller
     gpu: bool
     cores: int
     threads: int | None
+    parent: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,16 +93,17 @@ class ShardActor:
         device = resolve_device("cuda:0" if setup.gpu else "cpu")
         dataset = Dataset.open(setup.url)
         try:
-            backbone = load(setup.config)
+            loaded = setup.labeller.load()
         except UserError as error:
             raise UserError(f"On the node {host}: {error}") from None
-        values = setup.config.model_dump(mode="json")
-        if fingerprint(values, backbone.weights_sha256) != dataset.card.fingerprint:
+        config = setup.labeller.config
+        if fingerprint(identity(config), loaded.weights_sha256, dataset.card.parent) != dataset.card.fingerprint:
             raise UserError(
-                f"The weights {backbone.weights} on the node {host} are not those of {dataset.url}: put the same file "
+                f"The weights {loaded.weights} on the node {host} are not those of {dataset.url}: put the same file "
                 "on every node."
             )
-        self._runner = ShardRunner(dataset, setup.config, backbone, device, setup.cores)
+        parent = None if setup.parent is None else open_parent(setup.parent, dataset.card.parent)
+        self._runner = ShardRunner(dataset, config, loaded, device, setup.cores, parent)
         self._metrics = WorkerMetrics(self._runner.meter)
         return About(host, os.getpid(), device_class(device), versions())
 

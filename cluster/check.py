@@ -9,8 +9,8 @@ from typing import Any
 from uuid import uuid4
 
 from ..schemas.cluster import Workers
-from ..schemas.config import Config
 from ..schemas.errors import UserError
+from ..schemas.labels.saliency import Config
 from ..store.objects import open_store
 from ..store.weights import resolve_weights
 from .session import load_ray, session, versions

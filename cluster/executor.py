@@ -1,20 +1,23 @@
 """The main job on Ray: plans for the workers' hardware and runs the shards on a pool of them."""
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, closing
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import torch
 
 from ..pipeline.engine import Meter
-from ..pipeline.generate import Job, Work, journal_shard, load
+from ..pipeline.generate import Job, Work, journal_shard
+from ..pipeline.labeller import Labeller
 from ..pipeline.plan import Planned, device_class, plan, resolve_config
 from ..pipeline.run import ShardReport
 from ..pipeline.sources import Source
 from ..schemas.cluster import Workers
-from ..schemas.config import Config
 from ..schemas.errors import UserError
+from ..schemas.labels.base import LabelConfig
 from ..stages.device import resolve_device
 from ..store.layout import CARD
 from ..store.objects import open_store
@@ -41,6 +44,7 @@ class RayExecutor:
         self._gpu = workers.gpus_per_worker > 0 and not cpu
         self._env = env or {}
         self._stack = ExitStack()
+        self._labeller: Labeller | None = None
 
     def __enter__(self) -> "RayExecutor":
         self._stack.enter_context(session(self._address, self._workers))
@@ -51,18 +55,21 @@ class RayExecutor:
 
     def plan(self, source: Source, job: Job) -> Planned:
         """Plan or find the data set; what `auto` stands for is asked of a worker, since this machine may be another."""
-        backbone = load(job.config)
+        loaded = job.labeller.load()
         config, hardware = job.config, None
         if not open_store(job.out).exists(CARD):
-            config, hardware = self._resolve(config, backbone.arch)
-        return plan(job.out, source, config, backbone, torch.device("cpu"), hardware)
+            config, hardware = self._resolve(config, loaded.facts)
+        self._labeller = job.labeller
+        return plan(job.out, source, config, loaded, torch.device("cpu"), hardware, job.parent)
 
     def run(self, work: Work) -> Iterator[ShardReport]:
         """See `Executor`. Raises UserError at the end if shards were given up."""
+        assert self._labeller is not None, "planned first"
         card = work.planned.dataset.card
         setup = WorkerSetup(
             url=work.planned.dataset.url,
-            config=work.planned.config,
+            labeller=replace(self._labeller, config=work.planned.config),
+            parent=None if work.planned.parent is None else work.planned.parent.url,
             gpu=self._gpu,
             cores=self._workers.cpus_per_worker,
             threads=threads_of(card.device),
@@ -77,17 +84,19 @@ class RayExecutor:
         if scheduler.failed:
             raise _given_up(scheduler)
 
-    def _resolve(self, config: Config, arch: str) -> tuple[Config, str]:
+    def _resolve(self, config: LabelConfig, facts: Mapping[str, Any]) -> tuple[LabelConfig, str]:
         """What `auto` stands for on a worker, and its device class."""
         if not self._gpu:
-            resolved = resolve_config(config, arch, torch.device("cpu"))
+            resolved = resolve_config(config, facts, torch.device("cpu"))
             return resolved, f"cpu, {self._workers.cpus_per_worker} threads"
         ray = load_ray()
         task = ray.remote(_resolve_here).options(
             num_gpus=self._workers.gpus_per_worker, num_cpus=1, max_retries=3, runtime_env={"env_vars": self._env}
         )
         try:
-            found: tuple[Config, str] = ray.get(task.remote(config, arch), timeout=self._workers.start_timeout)
+            found: tuple[LabelConfig, str] = ray.get(
+                task.remote(config, dict(facts)), timeout=self._workers.start_timeout
+            )
         except ray.exceptions.GetTimeoutError:
             raise UserError(
                 f"No node with {self._workers.gpus_per_worker:g} free GPU was found in "
@@ -98,9 +107,9 @@ class RayExecutor:
         return found
 
 
-def _resolve_here(config: Config, arch: str) -> tuple[Config, str]:
+def _resolve_here(config: LabelConfig, facts: Mapping[str, Any]) -> tuple[LabelConfig, str]:
     device = resolve_device("cuda:0")
-    return resolve_config(config, arch, device), device_class(device)
+    return resolve_config(config, facts, device), device_class(device)
 
 
 def _follow(scheduler: Scheduler, pool: RayPool, workers: Workers, work: Work) -> Iterator[ShardReport]:

@@ -27,13 +27,15 @@ class Targets:
     """The objects of one image.
 
     masks uint8 [M, H, W] of the padded batch; labels int64 [M]; boxes XYXY [M, 4] with exclusive ends, in pixels of
-    the batch; weights fp32 [M]: a pseudo-label's score, else 1.
+    the batch; weights fp32 [M]: a pseudo-label's score, else 1. has_mask bool [M]: whose mask may be learned from, None
+    where all may; a model that cannot do without refuses.
     """
 
     masks: Tensor
     labels: Tensor
     boxes: Tensor
     weights: Tensor
+    has_mask: Tensor | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +77,10 @@ class Detector(nn.Module):
     backbone: Backbone
     num_classes: int
     multiple: int = 32
+    most: int = 100  # instances of an image that are worth asking for
+
+    def advance(self, epoch: float) -> None:
+        """Told before each step how many epochs are done, with fractions; for weights that change in training."""
 
     def losses(
         self, images_B3HW: Tensor, sizes: Sequence[Size], targets: Sequence[Targets], average: Average

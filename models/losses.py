@@ -21,6 +21,10 @@ def focal_loss(logits: Tensor, targets: Tensor) -> Tensor:
 
 def dice_loss(logits_MP: Tensor, targets_MP: Tensor, eps: float = DICE_EPS) -> Tensor:
     """1 - 2 sum(p t) / (sum p^2 + sum t^2), each sum with an epsilon: [M]."""
-    p = logits_MP.sigmoid()
+    return dice_distance(logits_MP.sigmoid(), targets_MP, eps)
+
+
+def dice_distance(p: Tensor, targets_MP: Tensor, eps: float = DICE_EPS) -> Tensor:
+    """`dice_loss` of probabilities [M, P]."""
     squares = ((p * p).sum(1) + eps) + ((targets_MP * targets_MP).sum(1) + eps)
     return 1 - 2 * (p * targets_MP).sum(1) / squares

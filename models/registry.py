@@ -3,40 +3,110 @@
 from collections.abc import Callable
 
 from ..schemas.errors import UserError
+from ..schemas.training.contrastmask import MaskRCNNTraining
+from ..schemas.training.knet import KNetPretraining, KNetTraining
+from ..schemas.training.mask2former import Mask2FormerPretraining, Mask2FormerTraining
+from ..schemas.training.queryinst import QueryInstPretraining, QueryInstTraining
+from ..schemas.training.sections import SupervisedConfig
+from ..schemas.training.solo import SoloTraining
 from .backbones.base import Backbone
 from .detector import Detector
 
 
-def _knet() -> type[Detector]:
+def _knet(config: SupervisedConfig, backbone: Backbone, num_classes: int) -> Detector:
     from .queries.knet.model import KNet
 
-    return KNet
+    assert isinstance(config, KNetTraining | KNetPretraining)
+    model, loss = config.model, config.loss
+    return KNet(
+        backbone,
+        num_classes,
+        num_queries=model.queries,
+        channels=model.channels,
+        stages=model.stages,
+        hidden=model.hidden,
+        class_weight=loss.classes,
+        dice_weight=loss.dice,
+        mask_weight=loss.mask,
+        semantic_weight=loss.semantic,
+    )
 
 
-def _mask2former() -> type[Detector]:
+def _mask2former(config: SupervisedConfig, backbone: Backbone, num_classes: int) -> Detector:
     from .queries.mask2former.model import Mask2Former
 
-    return Mask2Former
+    assert isinstance(config, Mask2FormerTraining | Mask2FormerPretraining)
+    model, loss = config.model, config.loss
+    return Mask2Former(
+        backbone,
+        num_classes,
+        num_queries=model.queries,
+        channels=model.channels,
+        stages=model.stages,
+        hidden=model.hidden,
+        encoder_stages=model.encoder_stages,
+        encoder_hidden=model.encoder_hidden,
+        class_weight=loss.classes,
+        mask_weight=loss.mask,
+        dice_weight=loss.dice,
+        points=loss.points,
+    )
 
 
-def _queryinst() -> type[Detector]:
+def _queryinst(config: SupervisedConfig, backbone: Backbone, num_classes: int) -> Detector:
     from .queries.queryinst.model import QueryInst
 
-    return QueryInst
+    assert isinstance(config, QueryInstTraining | QueryInstPretraining)
+    model, loss = config.model, config.loss
+    return QueryInst(
+        backbone,
+        num_classes,
+        num_queries=model.queries,
+        channels=model.channels,
+        stages=model.stages,
+        hidden=model.hidden,
+        class_weight=loss.classes,
+        l1_weight=loss.l1,
+        giou_weight=loss.giou,
+        mask_weight=loss.mask,
+    )
 
 
-DETECTORS: dict[str, Callable[[], type[Detector]]] = {
+def _mask_rcnn(config: SupervisedConfig, backbone: Backbone, num_classes: int) -> Detector:
+    from .mask_rcnn.model import build
+
+    assert isinstance(config, MaskRCNNTraining)
+    return build(backbone, num_classes, config.model)
+
+
+def _solo(config: SupervisedConfig, backbone: Backbone, num_classes: int) -> Detector:
+    from .solo.build import build
+
+    assert isinstance(config, SoloTraining)
+    return build(backbone, num_classes, config.model)
+
+
+Builder = Callable[[SupervisedConfig, Backbone, int], Detector]
+DETECTORS: dict[str, Builder] = {
     "knet": _knet,
-    "mask2former": _mask2former,
     "queryinst": _queryinst,
+    "mask2former": _mask2former,
+    "maskrcnn": _mask_rcnn,
+    "contrastmask": _mask_rcnn,
+    "solo": _solo,
+    "decoupled-solo": _solo,
+    "decoupled-solo-light": _solo,
+    "solov2": _solo,
+    "solov2-light": _solo,
 }
 
 
-def build_detector(name: str, backbone: Backbone, num_classes: int, **options: float) -> Detector:
+def build_detector(config: SupervisedConfig, backbone: Backbone, num_classes: int) -> Detector:
     """An untrained detector around a backbone, its fresh parameters drawn from torch's global generator.
 
-    `options` are the keywords of its class. Raises UserError for an unknown name.
+    Raises UserError for an unknown name.
     """
+    name = config.model.host
     if name not in DETECTORS:
         raise UserError(f"there is no detector {name!r}: choose one of {', '.join(DETECTORS)}")
-    return DETECTORS[name]()(backbone, num_classes, **options)
+    return DETECTORS[name](config, backbone, num_classes)

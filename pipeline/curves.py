@@ -1,13 +1,12 @@
 """Learning curves of training runs as one figure (Saliency Prompt, Figures 3 and 4)."""
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from ..schemas.errors import UserError
-from ..stages.densecl.checkpoint import CURVES
+from ..store.run import CURVES, read_lines
 
 Points = dict[int, float]  # value by step
 Curves = dict[str, Points]  # of one run, by metric
@@ -20,16 +19,10 @@ def read_curves(run: Path) -> Curves:
 
     Lines that a killed process left unfinished are passed over. Raises UserError for a folder without curves.
     """
-    try:
-        lines = (run / CURVES).read_text(encoding="utf-8").splitlines()
-    except OSError:
-        raise UserError(f"{run} has no readable {CURVES}: give the folder of a training run.") from None
+    if not (run / CURVES).is_file():
+        raise UserError(f"{run} has no readable {CURVES}: give the folder of a training run.")
     curves: Curves = {}
-    for line in lines:
-        try:
-            values = json.loads(line)
-        except ValueError:
-            continue
+    for values in read_lines(run / CURVES):
         step = values.pop("step")
         for name, value in values.items():
             curves.setdefault(name, {})[step] = value

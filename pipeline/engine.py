@@ -1,4 +1,4 @@
-"""The fused step chain on one device, with reading and encoding in threads around the forward pass.
+"""The steps of a producer on one device, with reading and encoding in threads around the forward pass.
 
     feed thread + read pool -> batches of one shape -> device thread -> encode pool -> records
 
@@ -16,18 +16,17 @@ from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from types import TracebackType
+from typing import Any
 
 import torch
-from torch import Tensor
 
-from ..schemas.config import STRIDES, Config
 from ..schemas.errors import UserError
+from ..schemas.labels.base import DecodeConfig
 from ..schemas.manifest import ShardCounts
 from ..schemas.records import ImageRecord, ImageRef
-from ..stages.assemble import HostProposals, image_record
 from ..stages.decode import DecodedImage, decode_image
-from ..stages.features import FeatureExtractor, stack_pixels
-from ..stages.proposals import propose
+from ..stages.pixels import Shape, stack_pixels
+from ..stages.producers.contract import Admit, PixelBatch, Prior, Producer, Work
 from ..stages.read import BadImage, quarantined, read_image_bytes
 from .batching import Batcher
 
@@ -86,6 +85,7 @@ class Meter:
 @dataclass(slots=True, eq=False)
 class _Shard:
     refs: list[ImageRef]
+    priors: list[Prior | None]
     future: Future[list[ImageRecord]] = field(default_factory=Future)
     records: dict[int, ImageRecord] = field(default_factory=dict)
     lock: threading.Lock = field(default_factory=threading.Lock)
@@ -107,24 +107,22 @@ class _Shard:
 class _Batch:
     shard: _Shard
     indices: list[int]
-    images: list[DecodedImage]
-    pixels: Tensor
+    pixels: PixelBatch
 
 
 class Engine:
     """Turns lists of image references into records; with two lists submitted the device never idles between them.
 
-    Use as a context manager. The configuration must be resolved (no `auto`).
+    Use as a context manager, which closes the producer as well.
     """
 
-    def __init__(self, config: Config, features: FeatureExtractor, *, read_threads: int, encode_threads: int) -> None:
+    def __init__(self, producer: Producer[Any], *, read_threads: int, encode_threads: int) -> None:
         self.meter = Meter()
-        self._config = config
-        self._features = features
+        self._producer = producer
         self._shards: queue.Queue[_Shard | None] = queue.Queue()
         self._batches: queue.Queue[_Batch | None] = queue.Queue(maxsize=2)
         self._in_flight = threading.Semaphore(encode_threads + 2)  # batches past the device thread
-        self._read_ahead = 2 * max(config.features.batch_size, read_threads)
+        self._read_ahead = 2 * max(producer.batch_size, read_threads)
         self._read_pool = ThreadPoolExecutor(read_threads, "read")
         self._encode_pool = ThreadPoolExecutor(encode_threads, "encode")
         self._closing = False
@@ -135,9 +133,12 @@ class Engine:
         for thread in self._threads:
             thread.start()
 
-    def submit(self, refs: list[ImageRef]) -> Future[list[ImageRecord]]:
-        """Queue one shard's images; the future gives one record for each, in the same order."""
-        shard = _Shard(refs)
+    def submit(self, refs: list[ImageRef], priors: list[Prior | None] | None = None) -> Future[list[ImageRecord]]:
+        """Queue one shard's images; the future gives one record for each, in the same order.
+
+        `priors` are the masks that each one has in the data set that is labelled anew.
+        """
+        shard = _Shard(refs, [None] * len(refs) if priors is None else priors)
         if not refs:
             shard.future.set_result([])
         elif self._closing:
@@ -161,6 +162,7 @@ class Engine:
             thread.join()
         self._read_pool.shutdown(cancel_futures=True)
         self._encode_pool.shutdown()
+        self._producer.close()
 
     def __enter__(self) -> "Engine":
         return self
@@ -179,9 +181,9 @@ class Engine:
         self._batches.put(None)
 
     def _feed_shard(self, shard: _Shard) -> None:
-        size = self._config.features.batch_size
-        batcher: Batcher[tuple[int, DecodedImage]] = Batcher(size, MAX_WAITING_BATCHES * size)
-        reading: deque[Future[DecodedImage | ImageRecord]] = deque()
+        size = self._producer.batch_size
+        batcher: Batcher[tuple[int, Admitted]] = Batcher(size, MAX_WAITING_BATCHES * size)
+        reading: deque[Future[Admitted | ImageRecord]] = deque()
         submitted = 0
         for index in range(len(shard.refs)):
             while submitted < min(len(shard.refs), index + self._read_ahead):
@@ -189,40 +191,41 @@ class Engine:
                 submitted += 1
             if self._closing or shard.future.done():
                 raise EngineClosedError
-            image = reading.popleft().result()
-            if isinstance(image, ImageRecord):
-                self._finish(shard, index, image)
-            elif batch := batcher.add(image.pixels.shape, (index, image)):
+            read = reading.popleft().result()
+            if isinstance(read, ImageRecord):
+                self._finish(shard, index, read)
+            elif batch := batcher.add(read.shape, (index, read)):
                 self._put(shard, batch)
         for batch in batcher.flush():
             self._put(shard, batch)
 
-    def _put(self, shard: _Shard, batch: list[tuple[int, DecodedImage]]) -> None:
-        images = [image for _, image in batch]
-        pixels = stack_pixels([image.pixels for image in images], pin=self._features.device.type == "cuda")
-        self._batches.put(_Batch(shard, [index for index, _ in batch], images, pixels))
+    def _put(self, shard: _Shard, batch: list[tuple[int, "Admitted"]]) -> None:
+        indices, images = [index for index, _ in batch], [one.image for _, one in batch]
+        on_gpu = self._producer.device.type == "cuda"
+        pixels = stack_pixels([image.pixels for image in images], pin=on_gpu, shape=batch[0][1].shape)
+        self._batches.put(_Batch(shard, indices, PixelBatch(pixels, images, [shard.priors[i] for i in indices])))
 
-    def _read(self, ref: ImageRef) -> DecodedImage | ImageRecord:
+    def _read(self, ref: ImageRef) -> "Admitted | ImageRecord":
         start = time.perf_counter()
-        image = load_image(ref, self._config)
+        read = load_image(ref, self._producer.decode, self._producer.admit)
         self.meter.spend("read", start)
-        return image
+        return read
 
     def _compute(self) -> None:
-        if self._features.device.type == "cuda":
-            torch.cuda.set_device(self._features.device)  # events and streams are those of the thread's device
+        if self._producer.device.type == "cuda":
+            torch.cuda.set_device(self._producer.device)  # events and streams are those of the thread's device
         while (batch := self._next_batch()) is not None:
             if self._closing:
                 batch.shard.fail(EngineClosedError())
             elif not batch.shard.future.done():
                 self._in_flight.acquire()
                 try:
-                    host = self._forward(batch.pixels)
+                    work = self._forward(batch.pixels)
                 except BaseException as error:  # handed to whoever waits for the shard
                     self._in_flight.release()
-                    batch.shard.fail(_explained(error, len(batch.images)))
+                    batch.shard.fail(_explained(error, len(batch.indices), self._producer.memory_key))
                 else:
-                    self._encode_pool.submit(self._encode, batch, host)
+                    self._encode_pool.submit(self._encode, batch, work)
 
     def _next_batch(self) -> _Batch | None:
         start = time.perf_counter()
@@ -230,21 +233,19 @@ class Engine:
         self.meter.spend("starved", start)
         return batch
 
-    def _forward(self, pixels: Tensor) -> HostProposals:
+    def _forward(self, pixels: PixelBatch) -> Work:
         start = time.perf_counter()
         with torch.inference_mode():
-            features = self._features(self._features.upload(pixels))
-            found = propose(features, self._config, bf16_valued=self._features.bf16_valued)
-            host = HostProposals.copy(found)
+            work: Work = self._producer.forward(pixels)
         self.meter.spend("device", start)
-        return host
+        return work
 
-    def _encode(self, batch: _Batch, host: HostProposals) -> None:
+    def _encode(self, batch: _Batch, work: Work) -> None:
         try:
-            host.wait()
+            work.wait()
             start = time.perf_counter()
-            for i, (index, image) in enumerate(zip(batch.indices, batch.images, strict=True)):
-                record = image_record(batch.shard.refs[index], image, host, i, self._config)
+            for i, (index, image) in enumerate(zip(batch.indices, batch.pixels.images, strict=True)):
+                record = self._producer.record(work, i, batch.shard.refs[index], image)
                 self._finish(batch.shard, index, record)
             self.meter.spend("encode", start)
         except BaseException as error:  # handed to whoever waits for the shard
@@ -257,27 +258,32 @@ class Engine:
         shard.finish(index, record)
 
 
-def load_image(ref: ImageRef, config: Config) -> DecodedImage | ImageRecord:
+@dataclass(frozen=True, slots=True, eq=False)
+class Admitted:
+    """An image that will be computed, and the size it is padded to: images of one size share a batch."""
+
+    image: DecodedImage
+    shape: Shape
+
+
+def load_image(ref: ImageRef, decode: DecodeConfig, admit: Admit) -> Admitted | ImageRecord:
     """Read and decode one image, or say in its record why it cannot be used."""
     data = None
     try:
-        data = read_image_bytes(ref, config.decode.max_bytes)
-        image = decode_image(data, ref, config.decode)
-        height, width = image.pixels.shape[:2]
-        if min(height, width) <= STRIDES[config.features.level]:
-            raise BadImage("too_small", f"resized to {width}x{height}, it has fewer than 2 feature cells on a side")
+        data = read_image_bytes(ref, decode.max_bytes)
+        image = decode_image(data, ref, decode)
+        return Admitted(image, admit(image))
     except BadImage as bad:
         return quarantined(ref, bad, None if data is None else hashlib.sha256(data).hexdigest())
-    return image
 
 
-def _explained(error: BaseException, batch: int) -> BaseException:
+def _explained(error: BaseException, batch: int, key: str) -> BaseException:
     """An out-of-memory error with the way out; anything else as it is."""
     if isinstance(error, torch.OutOfMemoryError) or (
         isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
     ):
         return UserError(
-            f"The device ran out of memory on a batch of {batch} images: set features.batch_size below {batch}, "
+            f"The device ran out of memory on a batch of {batch} images: set {key} below {batch}, "
             "or a smaller decode.short_side."
         )
     return error

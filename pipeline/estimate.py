@@ -7,10 +7,9 @@ from pathlib import Path
 
 import torch
 
-from ..schemas.config import Config
+from ..schemas.labels.base import LabelConfig
 from ..schemas.records import ImageRef
-from ..stages.backbone import LoadedBackbone
-from ..stages.features import FeatureExtractor
+from ..stages.producers.contract import Loaded
 from ..store.dataset import Dataset
 from ..store.layout import CARD
 from ..store.objects import open_store
@@ -34,21 +33,21 @@ class Estimate:
     seconds: float
     sampled: int
     quarantined_in_sample: int
-    config: Config
+    config: LabelConfig
 
 
-def estimate(source: Source, config: Config, backbone: LoadedBackbone, device: torch.device) -> Estimate:
+def estimate(source: Source, config: LabelConfig, loaded: Loaded, device: torch.device) -> Estimate:
     """List the source, run two small samples of it and extrapolate (the first warms up and is not counted)."""
-    resolved = resolve_config(config, backbone.arch, device)
-    size = max(4, 2 * resolved.features.batch_size)
+    resolved = resolve_config(config, loaded.facts, device, source)
+    producer = loaded.build(resolved, device)
+    size = max(4, 2 * producer.batch_size)
     sample, n_images, bytes_in = _sample(source, 2 * size)
-    features = FeatureExtractor(backbone, resolved.features, device)
     warm, timed = sample[: len(sample) // 2], sample[len(sample) // 2 :]
-    with Engine(resolved, features, read_threads=2, encode_threads=2) as engine:
+    with Engine(producer, read_threads=2, encode_threads=2) as engine:
         engine.submit(warm).result()
         start = time.perf_counter()
         records = engine.submit(timed).result()
-        files = build_shard(records, resolved.encode.compression_level)
+        files = build_shard(records, resolved.compression_level)
         seconds = time.perf_counter() - start
     share = n_images / len(timed)
     return Estimate(

@@ -2,26 +2,27 @@
 
 import hashlib
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 import torch
 
-from ..schemas.config import Config
+from ..schemas.labels.base import LabelConfig
 from ..schemas.manifest import ShardCommit
-from ..schemas.records import ImageRef
-from ..stages.backbone import LoadedBackbone, load_backbone
-from ..stages.decode import DecodedImage
+from ..schemas.records import ImageRecord, ImageRef
+from ..stages.producers.detector import TrainedDetector
 from ..stages.read import BadImage, read_image_bytes
 from ..store.dataset import Dataset, Generations
 from ..version import __version__
 from .drain import watch_drain
 from .engine import Meter, load_image
 from .journal import Journal
+from .labeller import Labeller, open_run
+from .parent import Parent
 from .plan import Planned, plan
-from .process import without_helpers
 from .run import RunReport, ShardReport, ShardRunner, finish, run_in_process
 from .sources import Source
 
@@ -41,11 +42,22 @@ class Reporter(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """What `generate` needs beside the source: where to, how, and on what device of this machine."""
+    """What `generate` needs beside the source: where to, how, and on what device of this machine.
+
+    `run` is the folder of a training run, for a producer that needs one; `parent` what the data set is made from.
+    """
 
     out: str
-    config: Config
+    config: LabelConfig
     device: torch.device
+    run: str | None = None
+    parent: Parent | None = None
+    open_run: Callable[[Path], TrainedDetector] = open_run
+
+    @property
+    def labeller(self) -> Labeller:
+        """What labels."""
+        return Labeller(self.config, self.run, self.open_run)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -78,18 +90,19 @@ class InProcess:
     """Computes in this process, on one device."""
 
     def __init__(self) -> None:
-        self._backbone: LoadedBackbone | None = None
         self._device = torch.device("cpu")
 
     def plan(self, source: Source, job: Job) -> Planned:
         """See `Executor`."""
-        self._backbone, self._device = load(job.config), job.device
-        return plan(job.out, source, job.config, self._backbone, job.device)
+        self._device = job.device
+        return plan(job.out, source, job.config, job.labeller.load(), job.device, parent=job.parent)
 
     def run(self, work: Work) -> Iterator[ShardReport]:
         """See `Executor`."""
-        assert self._backbone is not None, "planned first"
-        with ShardRunner(work.planned.dataset, work.planned.config, self._backbone, self._device) as runner:
+        planned = work.planned
+        with ShardRunner(
+            planned.dataset, planned.config, planned.loaded, self._device, parent=planned.parent
+        ) as runner:
             reports = run_in_process(
                 runner,
                 map(int, np.flatnonzero(work.todo >= 0)),
@@ -101,13 +114,6 @@ class InProcess:
                 journal_shard(work.journal, report, steps=runner.meter.lap())
                 yield report
             work.reporter.running(runner.meter)
-
-
-def load(config: Config) -> LoadedBackbone:
-    """The configured backbone, its weights fetched and checked."""
-    features, stride = config.features, config.features.stride_in_1x1
-    with without_helpers():
-        return load_backbone(features.weights, arch=features.arch, stride_in_1x1=stride, seed=features.seed)
 
 
 def generate(
@@ -177,20 +183,21 @@ def _run(
 def _any_readable(planned: Planned, commit: ShardCommit) -> bool:
     images = planned.dataset.read_images(commit).select(["image_id", "status", "reason", "sha256"]).to_pylist()
     quarantined = {row["image_id"]: row for row in images if row["status"] == "quarantined"}
+    decode, admit = planned.config.decode, planned.loaded.admission(planned.config)
     for ref in planned.dataset.read_inputs(commit.shard_id):
         row = quarantined.get(ref.image_id)
         if row is None:
             continue
         if row["reason"] == "crashed":  # not to be decoded here: only another file is worth a try
-            if _sha256(ref, planned.config) not in (None, row["sha256"]):
+            if _sha256(ref, decode.max_bytes) not in (None, row["sha256"]):
                 return True
-        elif isinstance(load_image(ref, planned.config), DecodedImage):
+        elif not isinstance(load_image(ref, decode, admit), ImageRecord):
             return True
     return False
 
 
-def _sha256(ref: ImageRef, config: Config) -> str | None:
+def _sha256(ref: ImageRef, max_bytes: int) -> str | None:
     try:
-        return hashlib.sha256(read_image_bytes(ref, config.decode.max_bytes)).hexdigest()
+        return hashlib.sha256(read_image_bytes(ref, max_bytes)).hexdigest()
     except BadImage:
         return None

@@ -1,14 +1,22 @@
-"""Lists of photographs: a text file of paths, or the images of a COCO json. Both keep their own order."""
+"""Lists of photographs: a text file of paths, or the images of a COCO json. Both keep their own order.
+
+An image that is named twice is taken once, and a warning counts the others.
+"""
 
 import json
+import logging
 import os
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path, PurePath
 
 from ..schemas.errors import UserError
 from ..schemas.records import ImageRef
+from ..stages.names import name_on_disk, stored_name
 from ..stages.read import is_url
-from .naming import image_id_from_name, locate, stored_name
+from .naming import Exif, exact_id, image_id_from_name, locate
+
+log = logging.getLogger(__name__)
 
 
 class TextFile:
@@ -19,6 +27,8 @@ class TextFile:
     """
 
     ignored = 0
+    folder: str | None = None
+    exif: Exif = "apply"
 
     def __init__(self, path: Path, root: str | None) -> None:
         self.description = _description(path, root)
@@ -27,7 +37,9 @@ class TextFile:
 
     def refs(self) -> Iterator[ImageRef]:
         """The images in the order of the lines."""
-        seen: dict[int, int] = {}
+        repeats = _Repeats()
+        lines_by_place: dict[int, int] = {}
+        ids: set[int] = set()
         try:
             with self._path.open(encoding="utf-8-sig") as lines:
                 for number, line in enumerate(lines, 1):
@@ -35,24 +47,31 @@ class TextFile:
                     if not entry or entry.startswith("#"):
                         continue
                     ref = self._ref(entry)
-                    if (first := seen.setdefault(ref.image_id, number)) != number:
-                        raise UserError(f"Lines {first} and {number} of {self._path} name the same image: drop one.")
+                    if (first := lines_by_place.setdefault(_place(ref), number)) != number:
+                        repeats.add(first, number)
+                        continue
+                    if ref.image_id in ids:  # of a name that differs in its Unicode form alone
+                        ref = replace(ref, image_id=exact_id(ref.file_name))
+                    ids.add(ref.image_id)
                     yield ref
         except UnicodeDecodeError as error:
             raise UserError(
                 f"{self._path} is not UTF-8 text: give a folder, a glob, a text file of paths, a COCO json or a "
                 "bucket URL."
             ) from error
-        if not seen:
+        if not ids:
             raise UserError(f"{self._path} lists no image: write one path or URL per line.")
+        repeats.tell("Lines", self._path)
 
     def _ref(self, entry: str) -> ImageRef:
         if is_url(entry):
             if entry.startswith("http") and "?" in entry:
                 raise UserError(f"{entry} in {self._path} has a query, which is not supported: list plain addresses.")
             return ImageRef(image_id_from_name(entry), entry, entry)
-        name = PurePath(entry).as_posix()
-        uri = locate(self._root, name) if self._root else str(self._path.absolute().parent / name)
+        name = stored_name(name_on_disk(PurePath(entry).as_posix()))
+        uri = (
+            locate(self._root, name) if self._root else str(Path(stored_name(str(self._path.absolute().parent)), name))
+        )
         return ImageRef(image_id_from_name(name), name, uri)
 
 
@@ -64,6 +83,8 @@ class CocoImages:
     """
 
     ignored = 0
+    folder: str | None = None
+    exif: Exif = "ignore"  # its sizes and masks are of stored pixels
 
     def __init__(self, path: Path, root: str | None) -> None:
         self._path = path
@@ -82,15 +103,23 @@ class CocoImages:
 
     def refs(self) -> Iterator[ImageRef]:
         """The images in the order of the json."""
-        seen: dict[int, int] = {}
+        repeats = _Repeats()
+        seen: dict[int, tuple[int, int]] = {}  # by id: the image's number and where it lies
         for number in range(len(self._images)):
             ref = self._ref(number)
-            if (first := seen.setdefault(ref.image_id, number)) != number:
-                raise UserError(
-                    f"Images {first} and {number} of {self._path} share the id {ref.image_id}: give each image one "
-                    "entry with an id of its own."
-                )
+            first, place = seen.setdefault(ref.image_id, (number, _place(ref)))
+            if first != number and place == _place(ref):
+                repeats.add(first, number)
+                continue
+            if first != number:
+                if self._images[number].get("id") is not None:
+                    raise UserError(
+                        f"Images {first} and {number} of {self._path} share the id {ref.image_id}: give each image one "
+                        "entry with an id of its own."
+                    )
+                ref = replace(ref, image_id=exact_id(ref.file_name))
             yield ref
+        repeats.tell("Images", self._path)
 
     def _ref(self, number: int) -> ImageRef:
         name = self._name(number)
@@ -107,7 +136,7 @@ class CocoImages:
         name = self._images[number].get("file_name")
         if not isinstance(name, str) or not name:
             raise UserError(f"Image {number} of {self._path} has no `file_name`: add it.")
-        return stored_name(name)
+        return stored_name(name_on_disk(name))
 
     def _integer(self, number: int, key: str, limit: int) -> int | None:
         value = self._images[number].get(key)
@@ -123,10 +152,37 @@ class CocoImages:
         names = [self._name(number) for number in range(min(100, len(self._images)))]
         for candidate in (folder, folder / "images", folder / split, folder.parent / split):
             root = os.path.realpath(candidate)
-            if any(uri and Path(uri).is_file() for uri in (locate(root, name) for name in names)):
+            if any(uri and Path(name_on_disk(uri)).is_file() for uri in (locate(root, name) for name in names)):
                 return root
         raise UserError(f"The images of {self._path} are not beside it: say with `root` which folder holds them.")
 
 
+class _Repeats:
+    """Entries of a list that name an image again."""
+
+    def __init__(self) -> None:
+        self._count = 0
+        self._example = (0, 0)
+
+    def add(self, first: int, number: int) -> None:
+        self._example = self._example if self._count else (first, number)
+        self._count += 1
+
+    def tell(self, entries: str, path: Path) -> None:
+        if self._count:
+            log.warning(
+                "%s %d and %d of %s name the same image, which is taken once (%d such repeats in all)",
+                entries,
+                *self._example,
+                path,
+                self._count,
+            )
+
+
+def _place(ref: ImageRef) -> int:
+    """Where an image lies, as a number that is the same for all spellings of a path."""
+    return exact_id(ref.uri if is_url(ref.uri) else os.path.normpath(ref.uri) if ref.uri else f"\0{ref.file_name}")
+
+
 def _description(path: Path, root: str | None) -> str:
-    return os.path.realpath(path) + (f" with images in {root}" if root else "")
+    return stored_name(os.path.realpath(path) + (f" with images in {root}" if root else ""))

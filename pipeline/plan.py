@@ -1,43 +1,50 @@
 """From a source and a configuration to a planned data set: done once, deterministic, and found again on resume."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
-from ..schemas.config import Config
 from ..schemas.errors import UserError
-from ..schemas.load import parse_config
-from ..schemas.manifest import FORMAT_VERSION, DatasetCard, describe_difference, fingerprint
-from ..stages.backbone import LoadedBackbone
-from ..stages.device import resolve_batch_size, resolve_precision
+from ..schemas.labels.base import LabelConfig
+from ..schemas.load import parse_settings
+from ..schemas.manifest import DatasetCard, describe_difference, fingerprint, format_of
+from ..schemas.registry import PRODUCERS, producer_of
+from ..schemas.section import adopt, identity, resolve
+from ..stages.device import automatic
+from ..stages.producers.contract import Loaded
 from ..store.dataset import Dataset
 from ..store.inputs import discard_inputs, write_inputs
 from ..store.layout import CARD
 from ..store.objects import open_store
 from ..version import __version__
-from .sources import Source
+from .parent import Parent
+from .sources import Source, refuse_target_inside
+
+_Config = TypeVar("_Config", bound=LabelConfig)
 
 
 @dataclass(frozen=True, slots=True)
 class Planned:
-    """A planned data set and the configuration to run it with; `resumed` if it was there before."""
+    """A planned data set, what to run it with, and what it is made from; `resumed` if it was there before."""
 
     dataset: Dataset
-    config: Config
+    config: LabelConfig
+    loaded: Loaded
+    parent: Parent | None
     resumed: bool
 
 
-def resolve_config(config: Config, arch: str, device: torch.device) -> Config:
-    """Replace every `auto` by what it stands for on this device, so that a resume elsewhere means the same."""
-    features = config.features.model_copy(
-        update={
-            "arch": arch,
-            "precision": resolve_precision(config.features.precision, arch, device),
-            "batch_size": resolve_batch_size(config.features.batch_size, device),
-        }
-    )
-    return config.model_copy(update={"features": features})
+def resolve_config(
+    config: _Config, facts: Mapping[str, Any], device: torch.device, source: Source | None = None
+) -> _Config:
+    """Replace every `auto` by what weights (`Loaded.facts`), device and source decide, so that a resume means the same.
+
+    `decode.exif` stays `auto` where the source is not known yet, and means `ignore` until then.
+    """
+    turned = {} if source is None else {"exif": source.exif}
+    return resolve(config, {**automatic(device), **facts, **turned})
 
 
 def device_class(device: torch.device) -> str:
@@ -50,30 +57,34 @@ def device_class(device: torch.device) -> str:
 def plan(
     out: str,
     source: Source,
-    config: Config,
-    backbone: LoadedBackbone,
+    config: LabelConfig,
+    loaded: Loaded,
     device: torch.device,
     hardware: str | None = None,
+    parent: Parent | None = None,
 ) -> Planned:
     """Open the data set at `out` if it was planned before, else list the inputs and write the plan.
 
-    `hardware` is the device class to record if the shards will be computed elsewhere than on `device`.
+    `hardware` is the device class to record if the shards will be computed elsewhere than on `device`. With a
+    `parent`, whose photographs the source must list, shards are those of the parent.
     Raises UserError if `out` holds a data set of another configuration, weights or source, or if two inputs have
     the same id.
     """
     store = open_store(out)
     if store.exists(CARD):
-        return _resume(Dataset.open(out), source, config, backbone)
-    resolved = resolve_config(config, backbone.arch, device)
+        return _resume(Dataset.open(out), source, config, loaded, parent)
+    refuse_target_inside(out, source)
+    config = _cut_like(parent, config)
+    resolved = resolve_config(config, loaded.facts, device, source)
     summary = write_inputs(store, source.refs(), resolved.plan.shard_size)
-    values = resolved.model_dump(mode="json")
+    producer, root_hash = producer_of(resolved), None if parent is None else parent.root_hash
     card = DatasetCard(
-        format_version=FORMAT_VERSION,
+        format_version=format_of(producer),
         created_by=__version__,
-        config=values,
-        fingerprint=fingerprint(values, backbone.weights_sha256),
-        weights_name=backbone.weights,
-        weights_sha256=backbone.weights_sha256,
+        config=resolved.model_dump(mode="json"),
+        fingerprint=fingerprint(identity(resolved), loaded.weights_sha256, root_hash),
+        weights_name=loaded.weights,
+        weights_sha256=loaded.weights_sha256,
         source=source.description,
         n_images=summary.n_images,
         n_shards=summary.n_shards,
@@ -81,24 +92,33 @@ def plan(
         plan=summary.plan,
         inputs_sha256=summary.inputs_sha256,
         device=hardware or device_class(device),
+        producer=producer,
+        parent=root_hash,
+        mask_columns={} if producer == "saliency" else dict(PRODUCERS[producer].columns),
     )
     if not store.put_if_absent(CARD, card.to_json()):
         there = Dataset.open(out)
         if there.card.plan == summary.plan:  # this very card: the answer to its first request was lost
-            return Planned(there, resolved, resumed=False)
+            return Planned(there, resolved, loaded, parent, resumed=False)
         discard_inputs(store, summary.plan)  # another process planned it meanwhile
-        return _resume(there, source, config, backbone)
-    return Planned(Dataset.open(out), resolved, resumed=False)
+        return _resume(there, source, config, loaded, parent)
+    return Planned(Dataset.open(out), resolved, loaded, parent, resumed=False)
 
 
-def _resume(dataset: Dataset, source: Source, config: Config, backbone: LoadedBackbone) -> Planned:
+def _resume(dataset: Dataset, source: Source, config: LabelConfig, loaded: Loaded, parent: Parent | None) -> Planned:
     card = dataset.card
-    stored = parse_config(card.config)
-    asked = _fill(config, stored, backbone.arch)
-    values = asked.model_dump(mode="json")
-    if fingerprint(values, backbone.weights_sha256) != card.fingerprint:
-        old: dict[str, Any] = {**card.config, "weights_sha256": card.weights_sha256}
-        new: dict[str, Any] = {**values, "weights_sha256": backbone.weights_sha256}
+    if (producer := producer_of(config)) != card.producer:
+        raise UserError(f"{dataset.url} holds labels of {card.producer}, not of {producer}: choose another --out.")
+    root_hash = None if parent is None else parent.root_hash
+    if root_hash != card.parent:
+        made, asked_for = (f"from {one[:12]}" if one else "without --from" for one in (card.parent, root_hash))
+        raise UserError(f"{dataset.url} was made {made}, not {asked_for}: name the same data set, or another --out.")
+    config = _cut_like(parent, config)
+    stored = parse_settings(type(config), card.config)
+    asked = adopt(config, stored)
+    if fingerprint(identity(asked), loaded.weights_sha256, root_hash) != card.fingerprint:
+        old: dict[str, Any] = {**stored.model_dump(mode="json"), "weights_sha256": card.weights_sha256}
+        new: dict[str, Any] = {**asked.model_dump(mode="json"), "weights_sha256": loaded.weights_sha256}
         raise UserError(
             f"{dataset.url} was made with another configuration ({describe_difference(old, new)}): "
             "repeat that configuration to resume it, or choose another --out."
@@ -108,17 +128,12 @@ def _resume(dataset: Dataset, source: Source, config: Config, backbone: LoadedBa
             f"{dataset.url} was planned from {card.source}, not from {source.description}: "
             "name the same photographs to resume it, or choose another --out."
         )
-    return Planned(dataset, asked, resumed=True)
+    return Planned(dataset, asked, loaded, parent, resumed=True)
 
 
-def _fill(config: Config, stored: Config, arch: str) -> Config:
-    """The asked configuration with what it leaves to `auto` taken from the stored one."""
-    asked = config.features
-    features = asked.model_copy(
-        update={
-            "arch": arch,
-            "precision": stored.features.precision if asked.precision == "auto" else asked.precision,
-            "batch_size": asked.batch_size or stored.features.batch_size,
-        }
-    )
-    return config.model_copy(update={"features": features})
+def _cut_like(parent: Parent | None, config: _Config) -> _Config:
+    """Shard i of a data set reads shard i of the one that it is made from."""
+    if parent is None:
+        return config
+    shards = config.plan.model_copy(update={"shard_size": parent.dataset.card.shard_size})
+    return config.model_copy(update={"plan": shards})

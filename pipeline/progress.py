@@ -39,10 +39,9 @@ class Display:
         self._total = min(shards * card.shard_size, card.n_images)
         self._start = self._last_line = time.monotonic()
         verb = "resuming" if planned.resumed else "planned"
-        features = planned.config.features
         self._console.print(
             f"{verb} {planned.dataset.url}: {card.n_images:,} images in {card.n_shards:,} shards, {shards:,} to do "
-            f"({features.arch}, {features.precision}, {card.device})",
+            f"({planned.config.words}, {card.device})",
         )
         if self._task is not None:
             self._live.update(self._task, total=self._total, visible=True)

@@ -15,16 +15,16 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from ..schemas.config import Config
+from ..schemas.labels.base import LabelConfig
 from ..schemas.manifest import CommitInfo, Seal, ShardCounts
 from ..schemas.records import ImageRecord, ImageRef
-from ..stages.backbone import LoadedBackbone
-from ..stages.features import FeatureExtractor
+from ..stages.producers.contract import Loaded
 from ..stages.read import BadImage, quarantined, read_image_bytes
 from ..store.dataset import Dataset
 from ..store.shard import build_shard, commit_shard
 from ..version import __version__
 from .engine import Engine, EngineClosedError, Meter
+from .parent import Parent
 from .process import without_helpers
 
 IN_FLIGHT = 3  # shards: one on the device, one being read, one being written
@@ -54,25 +54,27 @@ class ShardRunner:
     """Computes and commits single shards of a data set on one device. Use as a context manager.
 
     Several threads may call `run_shard` at once: that is how the device is kept busy across shards. `cores` is this
-    runner's share of the machine, by default all of it.
+    runner's share of the machine, by default all of it. `parent` is the data set that this one is made from.
     """
 
     def __init__(
         self,
         dataset: Dataset,
-        config: Config,
-        backbone: LoadedBackbone,
+        config: LabelConfig,
+        loaded: Loaded,
         device: torch.device,
         cores: int | None = None,
+        parent: Parent | None = None,
     ) -> None:
         cores = cores or os.cpu_count() or 1
         with without_helpers():
-            features = FeatureExtractor(backbone, config.features, device)
+            producer = loaded.build(config, device)
         self.dataset = dataset
+        self._parent = parent
         self._max_bytes = config.decode.max_bytes
-        self._level = config.encode.compression_level
+        self._level = config.compression_level
         self._engine = Engine(
-            config, features, read_threads=min(16, max(2, cores // 2)), encode_threads=min(16, max(1, cores // 2))
+            producer, read_threads=min(16, max(2, cores // 2)), encode_threads=min(16, max(1, cores // 2))
         )
 
     @property
@@ -88,24 +90,30 @@ class ShardRunner:
         """
         started, clock = time.time(), time.perf_counter()
         refs = self.dataset.read_inputs(shard_id)
-        done = iter(self._engine.submit([ref for i, ref in enumerate(refs) if i not in crashed]).result())
+        done = iter(self._compute(shard_id, [ref for i, ref in enumerate(refs) if i not in crashed]))
         records = [crashed_record(ref, self._max_bytes) if i in crashed else next(done) for i, ref in enumerate(refs)]
-        files = build_shard(records, self._level)
+        card = self.dataset.card
+        files = build_shard(records, self._level, card.masks_schema, card.format_version)
         seconds = time.perf_counter() - clock
         commit = commit_shard(
             self.dataset.store,
             shard_id,
             files,
-            fingerprint=self.dataset.card.fingerprint,
+            fingerprint=card.fingerprint,
             counts=count(records),
             generation=generation,
+            format_version=card.format_version,
             info=CommitInfo(started=started, seconds=seconds, host=socket.gethostname(), code_version=__version__),
         )
         return ShardReport(shard_id, commit.counts, commit.content_hash, time.perf_counter() - clock)
 
     def probe(self, shard_id: int, start: int, stop: int) -> None:
         """Compute the images at positions [start, stop) of a shard and forget them."""
-        self._engine.submit(self.dataset.read_inputs(shard_id)[start:stop]).result()
+        self._compute(shard_id, self.dataset.read_inputs(shard_id)[start:stop])
+
+    def _compute(self, shard_id: int, refs: list[ImageRef]) -> list[ImageRecord]:
+        priors = None if self._parent is None else self._parent.priors(shard_id, refs)
+        return self._engine.submit(refs, priors).result()
 
     def drain(self) -> None:
         """Give up shards that were handed in and not begun; those on the device go on."""

@@ -10,13 +10,14 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from ..schemas.config import STRIDES, Config
+from ..models.backbones.registry import BACKBONES
+from ..schemas.labels.saliency import Config
 from ..schemas.load import parse_config
 from ..schemas.records import ImageRef
 from ..stages.decode import decode_image
 from ..stages.overlay import draw_overlay
+from ..stages.producers.saliency.saliency import seed_layout
 from ..stages.read import BadImage, read_image_bytes
-from ..stages.saliency import seed_layout
 from ..store.dataset import Dataset, ShardTables
 
 
@@ -47,7 +48,7 @@ def draw_dataset(dataset: Dataset, out: str, *, limit: int, wanted: Collection[s
 
 def seed_points(masks: pa.Table, row: Mapping[str, Any], config: Config) -> npt.NDArray[np.float32]:
     """Centres of the seeds' cells in pixels of the stored image: [n, 2] (x, y)."""
-    stride = STRIDES[config.features.level]
+    stride = BACKBONES[config.features.arch].strides[config.features.level]
     grid_h, grid_w = math.ceil(row["resized_height"] / stride), math.ceil(row["resized_width"] / stride)
     layout = seed_layout(grid_h, grid_w, config.saliency)
     shapes = dict(zip(layout.scale_index, layout.shapes, strict=True))

@@ -2,8 +2,8 @@
 
 from pydantic import Field, ValidationError, model_validator
 
-from .config import Section
 from .errors import UserError
+from .section import Section
 
 
 class Workers(Section):

@@ -2,15 +2,14 @@
 
 import difflib
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 from typing import Any, TypeVar
 
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from .config import Config
 from .errors import UserError
-from .presets import PRESETS
+from .labels.saliency import PRESETS, Config
+from .yaml_text import MAX_DEPTH, describe_trouble, parse_yaml, read_yaml
 
 _Settings = TypeVar("_Settings", bound=BaseModel)
 
@@ -41,6 +40,8 @@ def load_settings(
         key, sep, text = item.partition("=")
         if not sep:
             raise UserError(f"--set takes section.field=value, for instance {valid_keys(model)[0]}=..., not {item!r}.")
+        if key.count(".") > MAX_DEPTH:
+            raise UserError(f"There is no config key {_brief(key)}: see `saliency-prompt config show`.")
         _merge(values, _nested(key.strip().split("."), _parse_value(key, text)))
     return parse_settings(model, values)
 
@@ -72,12 +73,11 @@ def valid_keys(model: type[BaseModel] = Config, prefix: str = "") -> list[str]:
 
 def _read_yaml(file: str) -> Mapping[str, Any]:
     try:
-        loaded = yaml.safe_load(Path(file).read_text(encoding="utf-8"))
+        loaded = read_yaml(file)
     except OSError as error:
         raise UserError(f"The config file {file} cannot be read ({error.strerror}): check the path.") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        detail = " ".join(str(error).split())
-        raise UserError(f"The config file {file} is not valid YAML: {detail}.") from None
+    except yaml.YAMLError as error:
+        raise UserError(f"The config file {file} is not valid YAML: {describe_trouble(error)}.") from None
     if loaded is None:
         return {}
     if not isinstance(loaded, dict) or not all(isinstance(v, dict) for v in loaded.values()):
@@ -89,9 +89,11 @@ def _read_yaml(file: str) -> Mapping[str, Any]:
 
 def _parse_value(key: str, text: str) -> Any:
     try:
-        return yaml.safe_load(text)
+        return parse_yaml(text)
     except yaml.YAMLError:
-        raise UserError(f"--set {key}: {text!r} is not a value; quote it if it holds special characters.") from None
+        raise UserError(
+            f"--set {key}: {_brief(text)} is not a value; quote it if it holds special characters."
+        ) from None
 
 
 def _nested(path: list[str], value: Any) -> dict[str, Any]:
@@ -118,7 +120,12 @@ def _explain(error: ValidationError, model: type[BaseModel]) -> str:
     if first["type"] == "value_error":
         return f"{first['ctx']['error']}."
     message = first["msg"][0].lower() + first["msg"][1:]
-    return f"The config value {place} = {first['input']!r} is not valid: {message}{_unit(place, model)}."
+    return f"The config value {place} = {_brief(first['input'])} is not valid: {message}{_unit(place, model)}."
+
+
+def _brief(value: object) -> str:
+    said = repr(value)
+    return said if len(said) <= 80 else f"{said[:80]}..."
 
 
 def _nearest_key(place: str, model: type[BaseModel]) -> str:

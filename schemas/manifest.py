@@ -3,11 +3,15 @@
 import hashlib
 import json
 from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
+import pyarrow as pa
 from pydantic import BaseModel, ConfigDict, Field
 
-FORMAT_VERSION = 1
+from .records import SALIENCY_COLUMNS, columns_of, masks_schema
+
+FORMAT_VERSION = 1  # of saliency data sets, which keep their bytes
+FORMATS = (1, 2)  # that can be read; 2 has checksums inside its files and columns of its producer
 
 # Names in a commit become keys and paths: plain words only, so that none leads out of the data set.
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
@@ -20,9 +24,13 @@ class Document(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
+    later: ClassVar[frozenset[str]] = frozenset()  # fields that older programs refuse: written only where they say more
+
     def to_json(self) -> bytes:
         """UTF-8 JSON, as written."""
-        return self.model_dump_json(indent=2).encode()
+        fields = type(self).model_fields
+        unsaid = {name for name in self.later if getattr(self, name) == fields[name].get_default()}
+        return self.model_dump_json(indent=2, exclude=unsaid).encode()
 
 
 class ShardCounts(Document):
@@ -40,7 +48,11 @@ class ShardCounts(Document):
 
 
 class DatasetCard(Document):
-    """`dataset.json`: what the data set was planned as. Written once."""
+    """`dataset.json`: what the data set was planned as. Written once.
+
+    `producer` made the masks, `mask_columns` are its own columns of masks.parquet (names and types; none means
+    saliency's), and `parent` is the root hash of the data set that it was made from, if it was made from one.
+    """
 
     format_version: int
     created_by: str
@@ -55,6 +67,22 @@ class DatasetCard(Document):
     plan: str
     inputs_sha256: str
     device: str
+    producer: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]*$")] = "saliency"
+    parent: Sha256 | None = None
+    mask_columns: dict[str, str] = {}
+
+    later: ClassVar[frozenset[str]] = frozenset({"producer", "parent", "mask_columns"})
+
+    @property
+    def masks_schema(self) -> pa.Schema:
+        """The columns of its masks."""
+        own = self.mask_columns or self.producer != "saliency"
+        return masks_schema(columns_of(self.mask_columns) if own else SALIENCY_COLUMNS)
+
+
+def format_of(producer: str) -> int:
+    """The format that new data sets of a producer are written in."""
+    return FORMAT_VERSION if producer == "saliency" else FORMATS[-1]
 
 
 class FileEntry(Document):
@@ -100,14 +128,13 @@ class Seal(Document):
     counts: ShardCounts
 
 
-def fingerprint(config: Mapping[str, Any], weights_sha256: str) -> str:
-    """Identity of a configuration: sha256 over its canonical JSON and the weights' digest.
+def fingerprint(identity: Mapping[str, Any], weights_sha256: str, parent: str | None = None) -> str:
+    """Sha256 over a configuration's identity (`section.identity`), as canonical JSON, and the weights' digest.
 
-    The weights' name or path is left out, since it differs from machine to machine.
+    `parent` is the root hash of the data set that was labelled anew, if there is one.
     """
-    features = {key: value for key, value in config["features"].items() if key != "weights"}
-    identity = {**config, "features": features, "weights_sha256": weights_sha256}
-    canonical = json.dumps(identity, sort_keys=True, separators=(",", ":"))
+    whole = {**identity, "weights_sha256": weights_sha256, **({} if parent is None else {"parent": parent})}
+    canonical = json.dumps(whole, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(canonical.encode()).hexdigest()
 
 

@@ -7,13 +7,10 @@ from pathlib import Path
 import torch
 
 from ..models.backbones.base import Backbone
-from ..models.backbones.registry import build_backbone
+from ..models.backbones.registry import BACKBONES, build_backbone
 from ..models.backbones.state_dict import backbone_state, infer_arch, load_backbone_state
 from ..schemas.errors import UserError
 from ..store.weights import read_tensors, resolve_weights
-
-# Part of a data set's identity: raise the number whenever the features change.
-_LAB_COLOR_VERSION = "lab-color 1"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -21,7 +18,7 @@ class LoadedBackbone:
     """A backbone in eval mode, without gradients, and what it was made from.
 
     `weights` is the name or file as given; `weights_sha256` is the digest of the file, of the parameters
-    (`random`), or of the version (`lab-color`).
+    (`random`), or of the version of features without weights.
     """
 
     module: Backbone
@@ -48,7 +45,8 @@ def load_backbone(
         found = infer_arch(backbone_state(raw))
     else:
         assert entry is not None
-        found = arch if entry.name == "random" and arch not in ("auto", "lab-color") else entry.arch
+        learned = arch in BACKBONES and BACKBONES[arch].learned
+        found = arch if entry.name == "random" and learned else entry.arch
     if arch not in ("auto", found):
         raise UserError(f"the weights {weights} are of {found}, not {arch}: set features.arch to auto or to {found}")
 
@@ -59,8 +57,8 @@ def load_backbone(
     if raw is not None:
         load_backbone_state(module, raw)
         digest = resolved.sha256
-    elif found == "lab-color":
-        digest = hashlib.sha256(_LAB_COLOR_VERSION.encode()).hexdigest()
+    elif module.version is not None:
+        digest = hashlib.sha256(module.version.encode()).hexdigest()
     else:
         digest = _parameters_sha256(module)
     return LoadedBackbone(module.eval().requires_grad_(False), found, weights, digest, stride_in_1x1)

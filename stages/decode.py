@@ -6,9 +6,9 @@ handed out the torn image. A JPEG with a flipped byte, or cut and then closed by
 complaint: only the recorded sha256 of the input tells it apart.
 
 What becomes of the kinds of pixels: grey is repeated over three channels, a palette is looked up, CMYK is
-converted without a colour profile, 16 bits keep their upper 8, an animation gives its first frame. Alpha is
-dropped, so pixels under transparency count with the colour stored there: composing them over a colour of our
-choice would draw edges that nobody photographed.
+converted without a colour profile, 16 bits keep their upper 8 (a TIFF of floats fails), an animation or a TIFF of
+pages gives its first. Alpha is dropped, so pixels under transparency count with the colour stored there: composing
+them over a colour of our choice would draw edges that nobody photographed.
 """
 
 import hashlib
@@ -18,16 +18,17 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from ..schemas.config import DecodeConfig
+from ..schemas.labels.base import DecodeConfig
 from ..schemas.records import ImageRef
-from .header import ImageHeader, parse_header
+from .header import MAX_SCANS, ImageHeader, count_scans, parse_header
+from .overdue import named_if_overdue
 from .read import BadImage
 
 # Images are decoded side by side in a thread pool (OpenCV releases the GIL): threads inside one image would
 # only fight over the same cores.
 cv2.setNumThreads(1)
 # What is wrong with an image goes into its row; OpenCV would also print it.
-cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_ERROR)
+cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
 
 _FLAGS = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION
 
@@ -71,10 +72,10 @@ def upright_shape(header: ImageHeader, config: DecodeConfig) -> tuple[int, int]:
 
 
 def check_image(data: bytes, ref: ImageRef, config: DecodeConfig) -> ImageHeader:
-    """The header, if the image may be decoded; costs microseconds.
+    """The header, if the image may be decoded; costs microseconds, and of a progressive JPEG a search of its bytes.
 
     Raises `BadImage`: `empty_file`, `too_many_bytes`, `unsupported_format`, `decode_failed` (no valid header),
-    `too_many_pixels`, `size_mismatch` with the size the input list declares, `too_small`.
+    `too_many_pixels`, `size_mismatch` with the size the input list declares, `too_small`, `too_many_scans`.
     """
     if not data:
         raise BadImage("empty_file", "0 bytes")
@@ -88,6 +89,8 @@ def check_image(data: bytes, ref: ImageRef, config: DecodeConfig) -> ImageHeader
         raise BadImage("size_mismatch", f"{width} x {height}, but the list says {ref.width} x {ref.height}")
     if min(height, width) < config.min_side:
         raise BadImage("too_small", f"{width} x {height}, below decode.min_side = {config.min_side}")
+    if header.format == "jpeg" and count_scans(data) > MAX_SCANS:
+        raise BadImage("too_many_scans", f"more than {MAX_SCANS} scans, each over all pixels: save it again")
     return header
 
 
@@ -100,7 +103,8 @@ def decode_image(data: bytes, ref: ImageRef, config: DecodeConfig, out: Pixels |
     Raises `BadImage` as `check_image`, and `decode_failed` when the pixels are broken.
     """
     header = check_image(data, ref, config)
-    image = _decode(data, header)
+    with named_if_overdue(ref.file_name):
+        image = _decode(data, header)
     if config.exif == "apply":
         image = _upright(image, header.exif_orientation)
     height, width = image.shape[:2]
@@ -118,6 +122,8 @@ def _decode(data: bytes, header: ImageHeader) -> Pixels:
         image = cv2.imdecode(np.frombuffer(data, np.uint8), _FLAGS)
     except cv2.error:
         image = None
+    if image is not None and header.format == "tiff":  # OpenCV turns these whatever the flags say: turn them back
+        image = _upright(image, {6: 8, 8: 6}.get(header.exif_orientation, header.exif_orientation))  # type: ignore[arg-type]
     # A file whose decoder sees another size than its header parser was built to get past the limits.
     if image is None or image.shape != (header.height, header.width, 3):
         raise BadImage("decode_failed", f"broken {header.format} data")

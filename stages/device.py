@@ -7,22 +7,18 @@ from ..schemas.errors import UserError
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
-def resolve_precision(precision: str, arch: str, device: torch.device) -> str:
+def resolve_precision(precision: str, device: torch.device) -> str:
     """Arithmetic that `auto` stands for: bf16 where the hardware computes it, else fp32 (fp16 on older GPUs)."""
     if precision != "auto":
         return precision
-    if arch == "lab-color":
-        return "fp32"
     if device.type == "cuda":
         return "bf16" if torch.cuda.get_device_capability(device) >= (8, 0) else "fp16"
     return "bf16" if device.type == "cpu" and torch.cpu.get_capabilities().get("amx_bf16", False) else "fp32"
 
 
-def resolve_batch_size(batch_size: int, device: torch.device) -> int:
-    """Images per forward pass that 0 stands for."""
-    if batch_size:
-        return batch_size
-    return 4 if device.type == "cpu" else 16
+def automatic(device: torch.device) -> dict[str, str | int]:
+    """What `auto` values of a producer's configuration stand for on a device (`section.auto` names them)."""
+    return {"precision": resolve_precision("auto", device), "batch_size": 4 if device.type == "cpu" else 16}
 
 
 def resolve_device(name: str) -> torch.device:

@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from ..schemas.config import FiltersConfig
+from ..schemas.labels.saliency import FiltersConfig
 from .rle import compress_many
 
 Ints = npt.NDArray[np.int64]
@@ -69,16 +69,32 @@ def encode_masks(
         runs = upsampled_runs(saliency_KHW[candidates], height, width, tau)
         area, bbox, _ = _measure(runs, filters)
         passed = np.arange(len(runs.index)) == 0
-    return EncodedMasks(candidates[runs.index[passed]], _compress(runs, passed), bbox[passed], area[passed])
+    return EncodedMasks(candidates[runs.index[passed]], compress_runs(runs, passed), bbox[passed], area[passed])
 
 
 def upsampled_runs(saliency_KHW: Floats, height: int, width: int, tau: float) -> MaskRuns:
     """Runs of pixels >= tau in the bilinearly upsampled maps, in columns of `height` pixels."""
     maps, rows, _ = saliency_KHW.shape
-    stride = rows + 1  # each column of the grid begins with a cell that is outside
-    cells_KWH = np.full((maps, saliency_KHW.shape[2], stride), -1.0, np.float32)
+    cells_KWH = np.full((maps, saliency_KHW.shape[2], rows + 1), -1.0, np.float32)  # columns begin outside
     cells_KWH[:, :, 1:] = saliency_KHW.transpose(0, 2, 1)
-    level = _interpolate_columns(cells_KWH, width).reshape(-1)
+    owner, start, end = column_runs(_interpolate_columns(cells_KWH, width), tau, height, step=height / rows)
+    first = np.flatnonzero(np.diff(owner, prepend=-1))
+    return MaskRuns(owner[first], first, start, end, height, width)
+
+
+def column_runs(
+    level_KWR: Floats, tau: float, height: int, *, step: float, origin: float = 0.0, bordered: bool = True
+) -> tuple[Ints, Ints, Ints]:
+    """Runs of pixels >= tau of K maps that are known at R knots of each image column, and linear in between.
+
+    Knot r lies at `origin + (r - 0.5) * step` from the upper edge of the image. The first knot of every column must
+    be below tau. If `bordered`, what is inside at the second or last knot reaches the upper or lower edge of
+    the image; else the last knot must be below tau, too. Gives the map [R'], first and last (exclusive) pixel of every
+    run, pixels being counted column by column from the maps' first column.
+    """
+    width, stride = level_KWR.shape[1:]
+    rows = stride - 1
+    level = level_KWR.reshape(-1)
     threshold = np.float32(tau)
     inside = np.zeros(level.size + 1, bool)
     np.greater_equal(level, threshold, out=inside[:-1])
@@ -90,13 +106,15 @@ def upsampled_runs(saliency_KHW: Floats, height: int, width: int, tau: float) ->
     here = level[cell].astype(np.float64)
     there = level.take(cell + 1, mode="wrap").astype(np.float64)
     place = row - 0.5 + (np.float64(threshold) - here) / (there - here)
-    place *= height / rows
+    place *= step
+    place += origin
     place -= 0.5
     # the first pixel beyond the edge; every column starts and ends outside, so edges lead in and out in turn
     place[::2] = np.ceil(place[::2])
     place[1::2] = np.floor(place[1::2]) + 1
-    place[row == 0] = 0
-    place[row == rows] = height
+    if bordered:
+        place[row == 0] = 0
+        place[row == rows] = height
     mask = column // width
     # one pixel lies between masks, so that edges of different masks never meet
     edge = column * height + mask + np.clip(place, 0, height).astype(np.int64)
@@ -107,9 +125,7 @@ def upsampled_runs(saliency_KHW: Floats, height: int, width: int, tau: float) ->
     odd = np.diff(group, append=edge.size) & 1
     group = group[odd.astype(bool)]
     edge = edge[group] - mask[group] * (height * width + 1)
-    owner = mask[group[::2]]
-    first = np.flatnonzero(np.diff(owner, prepend=-1))
-    return MaskRuns(owner[first], first, edge[::2], edge[1::2], height, width)
+    return mask[group[::2]], edge[::2], edge[1::2]
 
 
 def _interpolate_columns(cells_KWH: Floats, width: int) -> Floats:
@@ -121,11 +137,11 @@ def _interpolate_columns(cells_KWH: Floats, width: int) -> Floats:
     return level
 
 
-def _measure(runs: MaskRuns, filters: FiltersConfig) -> tuple[Ints, Floats, Flags]:
-    """Areas [N], tight boxes XYWH [N, 4], and which masks pass the filters on geometry [N]."""
-    height, width, first = runs.height, runs.width, runs.first
+def measure_runs(runs: MaskRuns) -> tuple[Ints, Floats]:
+    """Areas [N] and tight boxes XYWH [N, 4]."""
+    height, first = runs.height, runs.first
     if not first.size:
-        return np.zeros(0, np.int64), np.zeros((0, 4), np.float32), np.zeros(0, bool)
+        return np.zeros(0, np.int64), np.zeros((0, 4), np.float32)
     last = first + _runs_per_mask(runs) - 1
     area = np.add.reduceat(runs.end - runs.start, first)
     left, top = np.divmod(runs.start, height)
@@ -134,9 +150,18 @@ def _measure(runs: MaskRuns, filters: FiltersConfig) -> tuple[Ints, Floats, Flag
     x, y = left[first], np.minimum.reduceat(np.where(wraps, 0, top), first)
     box_width = right[last] + 1 - x
     box_height = np.maximum.reduceat(np.where(wraps, height - 1, bottom), first) + 1 - y
-    bbox = np.stack([x, y, box_width, box_height], axis=1).astype(np.float32)
+    return area, np.stack([x, y, box_width, box_height], axis=1).astype(np.float32)
 
+
+def _measure(runs: MaskRuns, filters: FiltersConfig) -> tuple[Ints, Floats, Flags]:
+    """Areas [N], tight boxes XYWH [N, 4], and which masks pass the filters on geometry [N]."""
+    height, width, first = runs.height, runs.width, runs.first
+    area, bbox = measure_runs(runs)
     passed = area >= filters.min_area
+    if not first.size:
+        return area, bbox, passed
+    left, top = np.divmod(runs.start, height)
+    right = (runs.end - 1) // height
     if filters.max_width is not None:
         # columns of each run, less the one it shares with the run before it in the same mask
         columns = right - left + 1
@@ -163,7 +188,7 @@ def _center_y(runs: MaskRuns, left: Ints, top: Ints) -> npt.NDArray[np.float64]:
     return mean
 
 
-def _compress(runs: MaskRuns, passed: Flags) -> list[bytes]:
+def compress_runs(runs: MaskRuns, passed: Flags) -> list[bytes]:
     """COCO compressed RLE of the masks that passed."""
     if not passed.any():
         return []

@@ -33,13 +33,14 @@ def evaluate_coco(
     *,
     class_agnostic: bool = True,
     image_ids: Collection[int] | None = None,
+    category_ids: Collection[int] | None = None,
 ) -> dict[str, Any]:
     """COCO AP and AR in per cent, at IoU 0.50:0.95 and at most 1, 10 and 100 detections per image.
 
     `gt` is a COCO annotation file. Detections are COCO results: `image_id`, `score`, and `segmentation` (RLE)
     or `bbox` (XYWH); with a mask, the box is the mask's tight box. Class-agnostic evaluation ignores categories
     on both sides; otherwise `category_id` is needed. All images of the ground truth count, those without
-    detections too, or only `image_ids`.
+    detections too, or only `image_ids`; with categories, all of them or only `category_ids`.
 
     Returns {"segm": {metric: value or None where undefined}, "bbox": {...}, "images": number evaluated,
     "ignored_images": number of images with detections that the ground truth lacks}.
@@ -74,6 +75,11 @@ def evaluate_coco(
             "unrotated (decode.exif = ignore)."
         )
 
+    wanted = categories if category_ids is None else sorted(category_ids)
+    if category_ids is not None and (class_agnostic or not wanted or not set(wanted) <= set(categories)):
+        # pycocotools averages over whatever is asked for, and ignores the question without categories
+        raise UserError(f"Categories to evaluate must be some of {gt}, with class_agnostic off: choose among its ids.")
+
     report: dict[str, Any] = {}
     for iou_type in iou_types:
         coco_gt = _coco({**truth, "annotations": _truth_annotations(truth, iou_type, gt)})
@@ -82,7 +88,7 @@ def evaluate_coco(
             for i, d in enumerate(usable, start=1)
         ]
         report[iou_type] = _summary(
-            coco_gt, _coco({**truth, "annotations": results}), iou_type, class_agnostic, sorted(chosen)
+            coco_gt, _coco({**truth, "annotations": results}), iou_type, class_agnostic, sorted(chosen), wanted
         )
     return {**report, "images": len(chosen), "ignored_images": len(found - known)}
 
@@ -148,7 +154,10 @@ def match_image_ids(images: Iterable[pa.Table], gt: Path) -> dict[int, int]:
 
 @dataclass(frozen=True, slots=True)
 class Annotated:
-    """One image of a ground truth: compressed RLEs of its objects but crowds, and the names of their categories."""
+    """One image of a ground truth: compressed RLEs of its objects but crowds, and the names of their categories.
+
+    Where has_mask is false, the file has a box alone, and the RLE fills it.
+    """
 
     height: int
     width: int
@@ -156,28 +165,43 @@ class Annotated:
     labels: list[str]
     image_id: int
     category_ids: list[int]
+    has_mask: list[bool]
 
 
-def read_annotations(gt: Path) -> tuple[dict[str, Annotated], list[int]]:
+def read_annotations(gt: Path, *, boxes_alone: bool = False) -> tuple[dict[str, Annotated], list[int]]:
     """The images of a COCO file by file name, and its category ids in order, which may have gaps.
 
-    Raises UserError if it cannot be used.
+    With `boxes_alone` annotations may lack masks. Raises UserError if it cannot be used.
     """
     truth = _read_ground_truth(gt)
     names = {category["id"]: str(category.get("name", category["id"])) for category in truth["categories"]}
-    coco = _coco({**truth, "annotations": _truth_annotations(truth, "segm", gt)})
+    coco = _coco({**truth, "annotations": _truth_annotations(truth, "bbox" if boxes_alone else "segm", gt)})
     found = {}
     for image in truth["images"]:
         objects = [one for one in coco.imgToAnns.get(image["id"], []) if not one["iscrowd"]]
         found[str(image.get("file_name", image["id"]))] = Annotated(
             image["height"],
             image["width"],
-            [coco.annToRLE(one) for one in objects],
+            [
+                coco.annToRLE(one) if one.get("segmentation") else _filled(one["bbox"], image["height"], image["width"])
+                for one in objects
+            ],
             [names.get(one["category_id"], "") for one in objects],
             image["id"],
             [one["category_id"] for one in objects],
+            [bool(one.get("segmentation")) for one in objects],
         )
     return found, sorted(names)
+
+
+def _filled(bbox: Sequence[float], height: int, width: int) -> dict[str, Any]:
+    """The pixels of a box (XYWH) as a compressed RLE, within the image; none for a box without area."""
+    x, y, w, h = (float(value) for value in bbox)
+    left, top, right, bottom = max(x, 0.0), max(y, 0.0), min(x + w, float(width)), min(y + h, float(height))
+    size = [max(0.0, right - left), max(0.0, bottom - top)]
+    box = np.array([[left, top, *size] if all(size) else [0.0] * 4])
+    encoded: dict[str, Any] = coco_mask.frPyObjects(box, height, width)[0]
+    return encoded
 
 
 def _read_ground_truth(path: Path) -> dict[str, Any]:
@@ -232,11 +256,17 @@ def _coco(content: dict[str, Any]) -> COCO:
 
 
 def _summary(
-    truth: COCO, results: COCO, iou_type: IouType, class_agnostic: bool, image_ids: list[int]
+    truth: COCO,
+    results: COCO,
+    iou_type: IouType,
+    class_agnostic: bool,
+    image_ids: list[int],
+    category_ids: list[int],
 ) -> dict[str, float | None]:
     evaluation = COCOeval(truth, results, iou_type)
     evaluation.params.useCats = 0 if class_agnostic else 1
     evaluation.params.imgIds = image_ids
+    evaluation.params.catIds = category_ids
     with contextlib.redirect_stdout(io.StringIO()):
         evaluation.evaluate()
         evaluation.accumulate()

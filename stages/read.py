@@ -10,6 +10,7 @@ from urllib.parse import unquote
 
 from ..schemas.records import ImageRecord, ImageRef, QuarantineReason
 from ..store.objects import open_backend
+from .names import name_on_disk
 
 if TYPE_CHECKING:
     from obstore.store import ObjectStore
@@ -75,14 +76,15 @@ def open_bucket(url: str) -> ObjectStore:
     return cast("ObjectStore", open_backend(url))
 
 
-def _from_disk(path: str, max_bytes: int) -> bytes:
+def _from_disk(uri: str, max_bytes: int) -> bytes:
+    path = Path(name_on_disk(uri))
     try:
-        info = Path(path).stat()
+        info = path.stat()
         # Reading from a pipe or a device may never end.
         if not stat.S_ISREG(info.st_mode):
             raise BadImage("unreadable", "not a regular file")
         _check_size(info.st_size, max_bytes)
-        return Path(path).read_bytes()
+        return path.read_bytes()
     except OSError as error:
         raise BadImage("unreadable", error.strerror or type(error).__name__) from error
     except ValueError as error:  # a null character

@@ -69,7 +69,7 @@ def check_shard(dataset: Dataset, shard_id: int, generation: int, refs: Sequence
     found.files, found.bytes = len(files), sum(map(len, files.values()))
     if not found.problems:
         try:
-            for file, sentence in check_tables(dataset.tables(files), commit.counts, refs):
+            for file, sentence in check_tables(dataset.tables(files), commit.counts, refs, dataset.card.masks_schema):
                 found.add(file, sentence)
         except Exception as error:  # bytes as committed, yet no shard: whoever wrote them was wrong in any way
             found.add(key, f"the files it names do not hold a shard ({type(error).__name__})")
@@ -77,13 +77,13 @@ def check_shard(dataset: Dataset, shard_id: int, generation: int, refs: Sequence
 
 
 def check_tables(
-    tables: ShardTables, counts: ShardCounts, refs: Sequence[ImageRef] | None
+    tables: ShardTables, counts: ShardCounts, refs: Sequence[ImageRef] | None, schema: pa.Schema = MASKS_SCHEMA
 ) -> Iterator[tuple[str, str]]:
     """What is wrong with the contents of a shard, as (file, sentence)."""
     images, masks = tables.images, tables.masks
     foreign = [
         name
-        for name, table, schema in ((IMAGES, images, IMAGES_SCHEMA), (MASKS, masks, MASKS_SCHEMA))
+        for name, table, schema in ((IMAGES, images, IMAGES_SCHEMA), (MASKS, masks, schema))
         if not table.schema.equals(schema)
     ]
     if foreign:
@@ -128,8 +128,9 @@ def _check_masks(images: pa.Table, masks: pa.Table) -> Iterator[str]:
         yield from _rows(f"{name} is not that of the image", masks[name].to_numpy() != of_image)
     rank = masks["rank"].to_numpy()
     yield from _rows("rank is wrong", rank != np.arange(len(masks)) - np.repeat(first, n_masks))
-    score, score_raw = masks["score"].to_numpy(), masks["score_raw"].to_numpy()
-    yield from _rows("score is not finite", ~np.isfinite([score, score_raw]).all(0))
+    score = masks["score"].to_numpy()
+    scores = [score, masks["score_raw"].to_numpy()] if "score_raw" in masks.column_names else [score]
+    yield from _rows("score is not finite", ~np.isfinite(scores).all(0))
     yield from _rows("score is above that of a better rank", (np.diff(score, prepend=np.inf) > 0) & (rank > 0))
     width, height = masks["width"].to_numpy(), masks["height"].to_numpy()
     box_n4 = np.array(masks["bbox"].to_pylist(), np.float64)

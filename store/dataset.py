@@ -16,7 +16,7 @@ from zarr.core.buffer import default_buffer_prototype
 from zarr.storage import MemoryStore
 
 from ..schemas.errors import UserError
-from ..schemas.manifest import FORMAT_VERSION, DatasetCard, Seal, ShardCommit, ShardCounts
+from ..schemas.manifest import FORMATS, DatasetCard, Seal, ShardCommit, ShardCounts
 from ..schemas.records import ImageRef
 from .inputs import InputsReader
 from .layout import CARD, COMMITS, SEAL, attempt_prefix, commit_key, parse_commit_key
@@ -67,9 +67,9 @@ class Dataset:
             return cls(store, DatasetCard.model_validate_json(data))
         except ValidationError:
             version = _format_version(data)
-            if version not in (None, FORMAT_VERSION):
+            if version not in (None, *FORMATS):
                 raise UserError(
-                    f"{store.url} has format version {version}, this program reads {FORMAT_VERSION}: "
+                    f"{store.url} has format version {version}, this program reads {' and '.join(map(str, FORMATS))}: "
                     "use the version of saliency-prompt that made it."
                 ) from None
             raise UserError(
@@ -127,7 +127,8 @@ class Dataset:
         """The tables in the files of a shard."""
         saliency = read_zarr(files, SALIENCY)
         # A shard without masks does not know how wide its vectors would be.
-        none = {name: np.empty((0, 0), np.float16) for name, stored in self.card.config["prompts"].items() if stored}
+        prompts = self.card.config.get("prompts", {})
+        none = {name: np.empty((0, 0), np.float16) for name, stored in prompts.items() if stored}
         return ShardTables(
             images=read_table(files[IMAGES]),
             masks=read_table(files[MASKS]),
@@ -175,7 +176,7 @@ class Dataset:
             n_shards += 1
         assert n_shards == self.card.n_shards, "only a complete data set has a seal"
         return Seal(
-            format_version=FORMAT_VERSION,
+            format_version=self.card.format_version,
             root_hash=root.hexdigest(),
             fingerprint=self.card.fingerprint,
             n_shards=n_shards,

@@ -162,13 +162,13 @@ def write_bad_corpus(base: Path) -> BadCorpus:
     outside = base / "outside.jpg"
     outside.write_bytes(_good())
     (folder / "link_out.jpg").symlink_to(outside)
-    in_folder["link_out.jpg"] = "path_escape"
+    in_folder["link_out.jpg"] = None  # whoever can write links into a folder can as well write files
     (folder / "link_in.jpg").symlink_to("good.jpg")
     in_folder["link_in.jpg"] = None
     (folder / "circle").symlink_to(folder)
     (folder / "notes.txt").write_text("no photograph")
 
-    in_coco = dict(in_folder)
+    in_coco = dict(in_folder) | {"link_out.jpg": "path_escape"}
     images: list[dict[str, Any]] = [{"id": i, "file_name": name} for i, name in enumerate(in_coco)]
     images[0] |= {"width": 96, "height": 64}  # as good.jpg is
     for name in ("../outside.jpg", str(outside), "circle/../../outside.jpg", "not\0a name.jpg"):
@@ -228,8 +228,12 @@ _FILES: dict[str, tuple[str | None, Callable[[], bytes]]] = {
     "cut.webp": ("decode_failed", lambda: _cut(encode(scene(5, 64, 96)[0], "WEBP"), 0.9)),
     "empty.jpg": ("empty_file", lambda: b""),
     "gif.jpg": ("unsupported_format", lambda: encode(_solid(64, 96), "GIF")),
-    "tiff.jpg": ("unsupported_format", lambda: encode(_solid(64, 96), "TIFF")),
-    "bmp.png": ("unsupported_format", lambda: encode(_solid(64, 96), "BMP")),
+    "tiff.jpg": (None, lambda: encode(scene(8, 64, 96)[0], "TIFF")),
+    "rotated.tif": (None, lambda: encode(scene(8, 64, 96)[0], "TIFF", exif=exif(6))),
+    "bmp.png": (None, lambda: encode(scene(8, 64, 96)[0], "BMP")),
+    "good.bmp": (None, lambda: encode(scene(9, 64, 96)[0], "BMP")),
+    "cut.tif": ("decode_failed", lambda: _cut(encode(scene(8, 64, 96)[0], "TIFF", compression="tiff_lzw"), 0.9)),
+    "cut.bmp": ("decode_failed", lambda: _cut(encode(scene(8, 64, 96)[0], "BMP"), 0.9)),
     "text.png": ("unsupported_format", lambda: b"<html>404 Not Found</html>"),
     "huge.png": ("too_many_pixels", lambda: png_that_claims(20_000, 20_000)),
     "larger_than_opencv.png": ("too_many_pixels", lambda: png_that_claims(60_000, 60_000)),

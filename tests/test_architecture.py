@@ -23,11 +23,16 @@ def imports(path: Path) -> list[tuple[str, int, int]]:
     return found
 
 
-def floor_of(path: Path, name: str) -> str | None:
-    """The floor that a relative import leads to; None for one outside the floors (the version)."""
+def target_of(path: Path, name: str) -> list[str]:
+    """Where a relative import leads to, from the root."""
     depth = len(path.relative_to(ROOT).parts) - 1
     dots = len(name) - len(name.lstrip("."))
-    parts = [*path.relative_to(ROOT).parts[: depth - dots + 1], *filter(None, name.lstrip(".").split("."))]
+    return [*path.relative_to(ROOT).parts[: depth - dots + 1], *filter(None, name.lstrip(".").split("."))]
+
+
+def floor_of(path: Path, name: str) -> str | None:
+    """The floor that a relative import leads to; None for one outside the floors (the version)."""
+    parts = target_of(path, name)
     return parts[0] if parts and parts[0] in FLOORS else None
 
 
@@ -44,6 +49,36 @@ def test_imports_lead_down(path: Path) -> None:
         if target is not None and target != mine:
             below = FLOORS[target] < FLOORS[mine] and (mine, target) != ("models", "store")
             assert below, f"line {line}: {mine} may not import {target}"
+
+
+PRODUCERS = ROOT / "stages" / "producers"
+
+
+@pytest.mark.parametrize("path", sorted(PRODUCERS.rglob("*.py")), ids=lambda p: str(p.relative_to(ROOT)))
+def test_no_producer_imports_a_sibling(path: Path) -> None:
+    mine = path.relative_to(PRODUCERS).parts[0].removesuffix(".py")
+    for name, line, _ in imports(path):
+        target = target_of(path, name) if name.startswith(".") else []
+        if mine != "registry" and target[:2] == ["stages", "producers"]:
+            assert target[2] in (mine, "contract"), f"line {line}: {mine} may not import {target[2]}"
+
+
+def test_the_engine_knows_no_producer_but_the_contract() -> None:
+    for name in ("engine.py", "run.py", "plan.py", "estimate.py", "batching.py"):
+        for imported, line, _ in imports(ROOT / "pipeline" / name):
+            target = target_of(ROOT / "pipeline" / name, imported)
+            if target[:2] == ["stages", "producers"]:
+                assert target[2] == "contract", f"{name}, line {line}"
+
+
+HEAVY = {"transformers", "timm"}  # optional, and slow to import
+MAY_BE_HEAVY = ("models/backbones/vit.py", "stages/producers/annotate/")
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_heavy_packages_stay_where_they_are_needed(path: Path) -> None:
+    if not str(path.relative_to(ROOT)).startswith(MAY_BE_HEAVY):
+        assert not HEAVY & {name.split(".")[0] for name, _, _ in imports(path)}
 
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda p: str(p.relative_to(ROOT)))

@@ -8,6 +8,7 @@ def render_dockerfile(spec: ClusterSpec) -> dict[str, str]:
     """`Dockerfile`, to be built from the root of the repository; it carries the weights if they have a name."""
     entry = WEIGHTS.get(spec.job.weights or "")
     fetch = [f"RUN saliency-prompt weights fetch {entry.name}"] if entry is not None and entry.url else []
+    user = spec.kuberay.run_as_user
     lines = [
         f"# docker build --file Dockerfile --tag {spec.image} ROOT_OF_THE_REPOSITORY",
         "FROM python:3.12-slim-bookworm",
@@ -21,8 +22,8 @@ def render_dockerfile(spec: ClusterSpec) -> dict[str, str]:
         "COPY . /src",
         "RUN pip install --no-cache-dir '/src[cluster]' && rm -rf /src",
         "",
-        "RUN useradd --create-home --home-dir /worker --uid 1000 worker",
-        "USER worker",
+        f"RUN useradd --create-home --home-dir /worker --uid {user} --user-group worker",
+        f"USER {user}:{user}",  # by number: Kubernetes cannot tell whether a name is root
         "WORKDIR /worker",
         *fetch,
     ]

@@ -1,4 +1,8 @@
-"""KubeRay: a RayJob that makes its own cluster, and a RayCluster for several jobs."""
+"""KubeRay: a RayJob that makes its own cluster, and a RayCluster for several jobs.
+
+Every container runs as a numbered user that is not root and can gain nothing. Ray runs code that it is sent, so no
+container that does holds a token of the Kubernetes API: the autoscaler beside the head gets one of its own.
+"""
 
 import math
 from importlib.metadata import version
@@ -14,6 +18,8 @@ Json = dict[str, Any]
 
 # Two shards in flight end within this, in s; then Kubernetes kills the pod, and they are done again elsewhere.
 GRACE_SECONDS = 120
+_TOKEN_PATH = "/var/run/secrets/kubernetes.io/serviceaccount"  # noqa: S105 - where clients of the API look for theirs
+_SCRATCH = {"name": "scratch", "mountPath": "/tmp"}  # noqa: S108 - logs and sockets of Ray
 
 
 def render_kuberay(spec: ClusterSpec) -> dict[str, str]:
@@ -34,6 +40,7 @@ def _ray_job(spec: ClusterSpec) -> Json:
         "spec": {
             "entrypoint": shell(generate_command(spec)),
             "submissionMode": "K8sJobMode",
+            "submitterPodTemplate": {"spec": _submitter(spec)},
             "backoffLimit": spec.kuberay.backoff_limit,
             "shutdownAfterJobFinishes": True,
             "ttlSecondsAfterFinished": spec.kuberay.ttl_seconds,
@@ -56,11 +63,16 @@ def _cluster(spec: ClusterSpec) -> Json:
     return {
         "rayVersion": version("ray"),
         "enableInTreeAutoscaling": True,
-        "autoscalerOptions": {"version": "v2", "idleTimeoutSeconds": spec.kuberay.idle_seconds},
+        "autoscalerOptions": {
+            "version": "v2",
+            "idleTimeoutSeconds": spec.kuberay.idle_seconds,
+            "securityContext": _container_security(spec),
+            "volumeMounts": [_SCRATCH, {"name": "api-token", "mountPath": _TOKEN_PATH, "readOnly": True}],
+        },
         "authOptions": {"mode": "token"},
         "headGroupSpec": {
             "rayStartParams": {"num-cpus": "0", "dashboard-host": "0.0.0.0"},  # noqa: S104 - within its pod
-            "template": _pod(spec, "ray-head", {"cpu": str(spec.head.cpus), "memory": f"{spec.head.memory_gib}Gi"}),
+            "template": _head_pod(spec),
         },
         "workerGroupSpecs": [
             {
@@ -79,6 +91,59 @@ def workers_per_pod(spec: ClusterSpec) -> int:
     """Workers that share the GPU of a pod; one where each takes a whole one, or none."""
     share = spec.workers.gpus_per_worker
     return math.floor(1 / share) if 0 < share < 1 else 1
+
+
+def _head_pod(spec: ClusterSpec) -> Json:
+    pod = _pod(spec, "ray-head", {"cpu": str(spec.head.cpus), "memory": f"{spec.head.memory_gib}Gi"})
+    pod["spec"]["volumes"].append({"name": "api-token", "projected": {"sources": _token_sources()}})
+    return pod
+
+
+def _token_sources() -> list[Json]:
+    """What Kubernetes would mount into every container by itself."""
+    namespace = {"path": "namespace", "fieldRef": {"apiVersion": "v1", "fieldPath": "metadata.namespace"}}
+    return [
+        {"serviceAccountToken": {"path": "token", "expirationSeconds": 3607}},
+        {"configMap": {"name": "kube-root-ca.crt", "items": [{"key": "ca.crt", "path": "ca.crt"}]}},
+        {"downwardAPI": {"items": [namespace]}},
+    ]
+
+
+def _submitter(spec: ClusterSpec) -> Json:
+    """The pod that hands the job in; KubeRay fills in the command."""
+    container = {
+        "name": "ray-job-submitter",
+        "image": spec.image,
+        "resources": {
+            "requests": {"cpu": "500m", "memory": "200Mi"},
+            "limits": {"cpu": "1", "memory": "1Gi"},
+        },
+        "securityContext": _container_security(spec),
+        "volumeMounts": [_SCRATCH],
+    }
+    scratch = {"name": "scratch", "emptyDir": {}}
+    return {"restartPolicy": "Never", "containers": [container], "volumes": [scratch], **_pod_security(spec)}
+
+
+def _pod_security(spec: ClusterSpec) -> Json:
+    user = spec.kuberay.run_as_user
+    return {
+        "automountServiceAccountToken": False,
+        "securityContext": {
+            "runAsNonRoot": True,
+            "runAsUser": user,
+            "runAsGroup": user,
+            "seccompProfile": {"type": "RuntimeDefault"},
+        },
+    }
+
+
+def _container_security(spec: ClusterSpec) -> Json:
+    return {
+        "allowPrivilegeEscalation": False,
+        "capabilities": {"drop": ["ALL"]},
+        "readOnlyRootFilesystem": spec.kuberay.read_only_root,
+    }
 
 
 def _worker_pod(spec: ClusterSpec, per_pod: int) -> Json:
@@ -109,7 +174,9 @@ def _pod(spec: ClusterSpec, container: str, resources: dict[str, str]) -> Json:
         "image": spec.image,
         "resources": {"requests": resources, "limits": resources},
         "env": [{"name": key, "value": value} for key, value in _environment(spec).items()],
+        "securityContext": _container_security(spec),
         "volumeMounts": [
+            _SCRATCH,
             {"name": "shared-memory", "mountPath": "/dev/shm"},  # noqa: S108 - where Ray keeps its objects
             *({"name": claim, "mountPath": path} for claim, path in claims.items()),
         ],
@@ -117,8 +184,10 @@ def _pod(spec: ClusterSpec, container: str, resources: dict[str, str]) -> Json:
     if spec.credentials_secret:
         main["envFrom"] = [{"secretRef": {"name": spec.credentials_secret}}]
     pod: Json = {
+        **_pod_security(spec),
         "containers": [main],
         "volumes": [
+            {"name": "scratch", "emptyDir": {}},
             {"name": "shared-memory", "emptyDir": {"medium": "Memory", "sizeLimit": "2Gi"}},
             *({"name": claim, "persistentVolumeClaim": {"claimName": claim}} for claim in claims),
         ],
@@ -133,4 +202,13 @@ def _environment(spec: ClusterSpec) -> dict[str, str]:
 
 
 def _dump(document: Json) -> str:
-    return yaml.safe_dump(document, sort_keys=False, width=120)
+    return yaml.dump(document, Dumper=_NoAliases, sort_keys=False, width=120)
+
+
+class _NoAliases(yaml.SafeDumper):
+    """Writes parts that occur twice twice: a person reads this."""
+
+    def ignore_aliases(self, data: Any) -> bool:
+        """True for all."""
+        del data
+        return True

@@ -1,9 +1,10 @@
 """What all backbones have in common.
 
-Shape legend: B images, H W pixels; a feature map has one of the strides 4, 8, 16, 32, and ceil(H / stride) rows.
+Shape legend: B images, H W pixels; a feature map of stride s has ceil(H / s) rows.
 """
 
-from typing import TYPE_CHECKING
+import copy
+from typing import TYPE_CHECKING, ClassVar, Literal, Self
 
 from torch import Tensor, nn
 
@@ -13,14 +14,23 @@ LEVELS = ("c2", "c3", "c4", "c5")
 class Backbone(nn.Module):
     """A feature extractor on a pyramid of grids.
 
-    `channels` and `strides` describe each level it can return. The caller normalises: `forward` takes
-    (rgb - mean) / std, with `mean` and `std` on the 0..255 scale of decoded pixels.
+    `channels` and `strides` describe each level it can return, finest first. The caller normalises: `forward` takes
+    (rgb - mean) / std, with `mean` and `std` on the 0..255 scale of decoded pixels. Sides of its input must be
+    multiples of `multiple` pixels.
+
+    `pyramid` says whether models can be trained on its levels: it has parameters, and the levels c2 to c5.
+    `precision` is the arithmetic it wants where none is asked for, None for what the hardware is fast at. `version`
+    is the identity of features that no weights determine: raise it whenever they change.
     """
 
     channels: dict[str, int]
     strides: dict[str, int]
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
+    multiple: int = 1
+    pyramid: ClassVar[bool] = True
+    precision: ClassVar[Literal["fp32", "bf16", "fp16"] | None] = None
+    version: ClassVar[str | None] = None
 
     if TYPE_CHECKING:  # nn.Module types its calls as Any
 
@@ -29,3 +39,12 @@ class Backbone(nn.Module):
     def forward(self, images_B3HW: Tensor, level: str = "c5") -> dict[str, Tensor]:
         """Normalised images [B, 3, H, W] to feature maps, from the finest level up to `level`."""
         raise NotImplementedError
+
+    @property
+    def levels(self) -> tuple[str, ...]:
+        """Names of its levels, finest first."""
+        return tuple(self.strides)
+
+    def folded(self) -> Self:
+        """A copy for inference, in eval mode, with everything merged that then need not be computed apart."""
+        return copy.deepcopy(self).eval()

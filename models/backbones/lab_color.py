@@ -37,6 +37,9 @@ class LabColor(Backbone):
 
     mean = (0.0, 0.0, 0.0)
     std = (255.0, 255.0, 255.0)
+    pyramid = False
+    precision = "fp32"  # what is averaged is exact in fp32 alone
+    version = "lab-color 1"
     frequencies: Tensor
 
     def __init__(self) -> None:

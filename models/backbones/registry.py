@@ -1,18 +1,34 @@
 """Backbones by name. A builder imports its module when it is called."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from ...schemas.errors import UserError
 from .base import Backbone
 
 
-def _resnet(arch: str) -> Callable[[bool], Backbone]:
+@dataclass(frozen=True, slots=True)
+class BackboneSpec:
+    """What can be known of a backbone without building it.
+
+    `build` takes `stride_in_1x1`; `strides` are those of the module; `learned` says whether weights fill it.
+    """
+
+    build: Callable[[bool], Backbone]
+    about: str
+    strides: dict[str, int]
+    learned: bool = True
+
+
+def _resnet(arch: str) -> BackboneSpec:
     def build(stride_in_1x1: bool) -> Backbone:
         from .resnet import ResNet
 
         return ResNet(arch, stride_in_1x1=stride_in_1x1)
 
-    return build
+    return BackboneSpec(
+        build, arch.replace("resnet", "ResNet-").replace("resnext", "ResNeXt-"), {"c2": 4, "c3": 8, "c4": 16, "c5": 32}
+    )
 
 
 def _lab_color(stride_in_1x1: bool) -> Backbone:
@@ -23,12 +39,17 @@ def _lab_color(stride_in_1x1: bool) -> Backbone:
     return LabColor()
 
 
-BACKBONES: dict[str, Callable[[bool], Backbone]] = {
+BACKBONES: dict[str, BackboneSpec] = {
     "resnet18": _resnet("resnet18"),
     "resnet34": _resnet("resnet34"),
     "resnet50": _resnet("resnet50"),
     "resnet101": _resnet("resnet101"),
-    "lab-color": _lab_color,
+    "resnext50_32x4d": _resnet("resnext50_32x4d"),
+    "resnext101_32x8d": _resnet("resnext101_32x8d"),
+    "resnext101_64x4d": _resnet("resnext101_64x4d"),
+    "lab-color": BackboneSpec(
+        _lab_color, "Lab colour and gradients of each cell", {"c3": 8, "c4": 16, "c5": 32}, learned=False
+    ),
 }
 
 
@@ -40,4 +61,4 @@ def build_backbone(arch: str, *, stride_in_1x1: bool = False) -> Backbone:
     """
     if arch not in BACKBONES:
         raise UserError(f"there is no backbone {arch!r}: choose one of {', '.join(BACKBONES)}")
-    return BACKBONES[arch](stride_in_1x1)
+    return BACKBONES[arch].build(stride_in_1x1)

@@ -4,7 +4,7 @@ He et al., Deep Residual Learning, Table 1. Shape legend: B images, H W pixels.
 """
 
 import copy
-from typing import TypeVar
+from typing import Self, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -19,12 +19,15 @@ _BUILDERS = {
     "resnet34": models.resnet34,
     "resnet50": models.resnet50,
     "resnet101": models.resnet101,
+    "resnext50_32x4d": models.resnext50_32x4d,
+    "resnext101_32x8d": models.resnext101_32x8d,
+    "resnext101_64x4d": models.resnext101_64x4d,
 }
 _Module = TypeVar("_Module", bound=nn.Module)
 
 
 class ResNet(Backbone):
-    """ResNet-18, 34, 50 or 101 without its classifier.
+    """ResNet-18, 34, 50 or 101, or a ResNeXt, without its classifier.
 
     The state dict is torchvision's less `fc.*`. Input is RGB under ImageNet's mean and deviation. With
     `stride_in_1x1` the bottleneck blocks subsample in conv1 (1x1), as caffe and detectron weights expect,
@@ -68,6 +71,10 @@ class ResNet(Backbone):
             if name == level:
                 return maps
         raise ValueError(f"there is no level {level!r}: choose one of {', '.join(LEVELS)}")
+
+    def folded(self) -> Self:
+        """See `Backbone`: batch normalisation becomes part of the convolutions."""
+        return fold_batch_norm(self)
 
 
 def fold_batch_norm(model: _Module) -> _Module:

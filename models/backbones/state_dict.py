@@ -19,13 +19,17 @@ _HEADS = re.compile(
     r"(?:fc\d*|classifier|heads?|\w+_head|neck|projector|projection|predictor|prototypes"
     r"|encoder_q|encoder_k|momentum_encoder|queue\w*)(?:\.|$)"
 )
-# (has bottlenecks, blocks per layer) -> name
+# (has bottlenecks, blocks per layer, outputs and inputs per group of the first block's conv2) -> name
 _ARCHS = {
-    (False, (2, 2, 2, 2)): "resnet18",
-    (False, (3, 4, 6, 3)): "resnet34",
-    (True, (3, 4, 6, 3)): "resnet50",
-    (True, (3, 4, 23, 3)): "resnet101",
+    (False, (2, 2, 2, 2), (64, 64)): "resnet18",
+    (False, (3, 4, 6, 3), (64, 64)): "resnet34",
+    (True, (3, 4, 6, 3), (64, 64)): "resnet50",
+    (True, (3, 4, 23, 3), (64, 64)): "resnet101",
+    (True, (3, 4, 6, 3), (128, 4)): "resnext50_32x4d",
+    (True, (3, 4, 23, 3), (256, 8)): "resnext101_32x8d",
+    (True, (3, 4, 23, 3), (256, 4)): "resnext101_64x4d",
 }
+_WIDTHS = "layer1.0.conv2.weight"
 
 
 def unwrap(raw: Mapping[str, object]) -> dict[str, Tensor]:
@@ -67,7 +71,8 @@ def infer_arch(state: Mapping[str, Tensor]) -> str:
     """The architecture that a `backbone_state` belongs to, from its blocks. Raises UserError for others."""
     blocks = {m.groups() for k in state if (m := re.match(r"layer([1-4])\.(\d+)\.", k))}
     counts = tuple(sum(layer == str(i) for layer, _ in blocks) for i in range(1, 5))
-    arch = _ARCHS.get(("layer1.0.conv3.weight" in state, (counts[0], counts[1], counts[2], counts[3])))
+    widths = (state[_WIDTHS].shape[0], state[_WIDTHS].shape[1]) if _WIDTHS in state else (0, 0)
+    arch = _ARCHS.get(("layer1.0.conv3.weight" in state, (counts[0], counts[1], counts[2], counts[3]), widths))
     if arch is None:
         raise UserError(
             f"the weights file holds a network with {counts} blocks in layer1..4, which is none of "

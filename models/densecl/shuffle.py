@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch import distributed as dist
 
+from ..distributed import process_count
 from .encoder import Encoded
 
 
@@ -46,11 +47,6 @@ def encode_shuffled(encode: Callable[[Tensor], Encoded], images_n: Tensor, order
     pooled, dense, features = (restore(v) for v in (encoded.pooled, encoded.dense, encoded.features))
     mine = Encoded(whole_GE[first:last], *(None if v is None else v[first:last] for v in (pooled, dense, features)))
     return Keys(mine, whole_GE, pooled)
-
-
-def process_count() -> int:
-    """Processes that train together."""
-    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
 
 
 def _gather(mine: Tensor) -> Tensor:

@@ -46,6 +46,11 @@ class QueryHost(Detector, Generic[I, R]):
     prompt_levels: Mapping[str, int]  # stride of every map that prompts of several sizes can be pooled from
 
     @property
+    def most(self) -> int:  # type: ignore[override]
+        """One for each query."""
+        return self.num_queries
+
+    @property
     def learned(self) -> Tensor:
         """The part of the queries that is a parameter: [N, C]."""
         raise NotImplementedError

@@ -19,24 +19,28 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ...schemas.config import Config
 from ...schemas.errors import UserError
+from ...schemas.labels.saliency import Config
 from ...schemas.load import parse_config
 from ...schemas.records import ImageRecord, ImageRef
-from ...stages.assemble import HostProposals, image_record
-from ...stages.backbone import LoadedBackbone
-from ...stages.decode import DecodedImage, decode_image
-from ...stages.features import FeatureExtractor, stack_pixels
-from ...stages.normalize import normalize_maps
+from ...stages.decode import DecodedImage, decode_image, resized_shape
 from ...stages.overlay import palette_color
-from ...stages.proposals import propose, suppress
+from ...stages.pixels import stack_pixels
+from ...stages.producers.saliency.assemble import PinnedProposals, image_record
+from ...stages.producers.saliency.features import FeatureExtractor
+from ...stages.producers.saliency.normalize import normalize_maps
+from ...stages.producers.saliency.producer import LoadedSaliency
+from ...stages.producers.saliency.proposals import propose, suppress
+from ...stages.producers.saliency.saliency import SeedLayout, flatten_cells, seed_layout, similarity_maps
+from ...stages.producers.saliency.threshold import threshold_maps
 from ...stages.read import BadImage, read_image_bytes
-from ...stages.saliency import SeedLayout, flatten_cells, similarity_maps
-from ...stages.threshold import threshold_maps
 from ..engine import load_image
 
 SHOWN_SIDE = 960  # long side of the picture on the page, in pixels
 KEPT = 6  # results held: going back to a setting is free
+HELD_BYTES = 1 << 30  # of them together
+MAX_SHORT_SIDE = 1600  # in pixels, as on the page's slider; more only if the configuration itself has more
+MAX_MAP_VALUES = 1 << 26  # N * K of a photograph, likewise: 256 MiB for each of the five copies in flight
 
 Kept = TypeVar("Kept")
 
@@ -64,13 +68,12 @@ class Analysis:
 class Explorer:
     """Photographs, a backbone and a configuration from which settings may depart. Safe to share between threads."""
 
-    def __init__(
-        self, refs: Sequence[ImageRef], config: Config, backbone: LoadedBackbone, device: torch.device
-    ) -> None:
+    def __init__(self, refs: Sequence[ImageRef], config: Config, loaded: LoadedSaliency, device: torch.device) -> None:
         """`config` must be resolved (no `auto`)."""
         self.refs = list(refs)
         self.config = config
-        self._extract = FeatureExtractor(backbone, config.features, device)
+        self._extract = FeatureExtractor(loaded.backbone, config.features, device)
+        self._admit = loaded.admission(config)
         self._device = device
         self._lock = threading.Lock()  # one computation at a time: they share the cores
         self._features: OrderedDict[Hashable, tuple[DecodedImage, Tensor]] = OrderedDict()
@@ -78,6 +81,9 @@ class Explorer:
 
     def settings(self, tau: float, coefficient: float, short_side: int) -> Config:
         """The configuration with what the sliders say. Raises UserError if a value is out of its range."""
+        most = max(MAX_SHORT_SIDE, self.config.decode.short_side)
+        if short_side > most:
+            raise UserError(f"A short side of {str(short_side)[:10]} pixels is above {most}: choose a smaller one.")
         values = self.config.model_dump(mode="json")
         longest = self.config.decode.long_side / self.config.decode.short_side
         values["decode"] |= {"short_side": short_side, "long_side": round(short_side * longest)}
@@ -91,7 +97,8 @@ class Explorer:
             update={"short_side": SHOWN_SIDE, "long_side": SHOWN_SIDE, "keep_ratio": True, "align": 1}
         )
         try:
-            image = decode_image(read_image_bytes(self.refs[place], decode.max_bytes), self.refs[place], decode)
+            with self._lock:  # one decoded photograph at a time, too
+                image = decode_image(read_image_bytes(self.refs[place], decode.max_bytes), self.refs[place], decode)
         except BadImage as error:
             raise UserError(f"{self.refs[place].file_name} cannot be shown ({error}): choose another.") from None
         done, data = cv2.imencode(".jpg", cv2.cvtColor(image.pixels, cv2.COLOR_RGB2BGR))
@@ -102,7 +109,7 @@ class Explorer:
         """All steps on a photograph, or what they gave before. Raises UserError if it cannot be used."""
         key = (place, config.model_dump_json())
         with self._lock:
-            return _remember(self._analyses, key, lambda: self._analyse(place, config))
+            return _remember(self._analyses, key, lambda: self._analyse(place, config), _size_of_analysis)
 
     def describe(self, analysis: Analysis) -> dict[str, Any]:
         """The survivors and the grid, for the page; lengths in pixels of the picture shown."""
@@ -173,9 +180,11 @@ class Explorer:
         candidates = threshold_maps(maps_1NK, config.threshold.tau, config.threshold.min_cells)
         order_1N, score_1N = suppress(candidates.masks, candidates.maskness, config)
         score_N = torch.zeros(layout.num_seeds, device=score_1N.device).scatter(0, order_1N[0], score_1N[0])
-        host = HostProposals.copy(found)
+        host = PinnedProposals.copy(found)
         host.wait()
         record = image_record(self.refs[place], image, host, 0, config)
+        if record.reason is not None:  # NaN features
+            raise UserError(f"{record.file_name} cannot be used ({record.reason}: {record.error}): choose another.")
         seeds = _seed_numbers(record, layout)
         return Analysis(
             image=image,
@@ -195,13 +204,23 @@ class Explorer:
         key = (place, config.decode.model_dump_json())
 
         def compute() -> tuple[DecodedImage, Tensor]:
-            image = load_image(self.refs[place], config)
-            if isinstance(image, ImageRecord):
-                raise UserError(f"{image.file_name} cannot be used ({image.reason}: {image.error}): choose another.")
-            pixels = stack_pixels([image.pixels], pin=False).to(self._device)
-            return image, self._extract(pixels)
+            read = load_image(self.refs[place], config.decode, self._admit)
+            if isinstance(read, ImageRecord):
+                raise UserError(f"{read.file_name} cannot be used ({read.reason}: {read.error}): choose another.")
+            self._refuse_too_large(read.image, config)
+            pixels = stack_pixels([read.image.pixels], pin=False).to(self._device)
+            return read.image, self._extract(pixels)
 
-        return _remember(self._features, key, compute)
+        return _remember(self._features, key, compute, lambda kept: kept[0].pixels.nbytes + kept[1].nbytes)
+
+    def _refuse_too_large(self, image: DecodedImage, config: Config) -> None:
+        own = resized_shape(image.height, image.width, self.config.decode)
+        most = max(MAX_MAP_VALUES, _map_values(own, self._extract.stride, self.config))
+        if (values := _map_values(image.pixels.shape[:2], self._extract.stride, config)) > most:
+            raise UserError(
+                f"The maps of this photograph would have {values / 1e6:,.0f} million values, and {most / 1e6:,.0f} "
+                "million are held: choose a smaller short side."
+            )
 
     @staticmethod
     def _upsample(analysis: Analysis, seed: int) -> npt.NDArray[np.float32]:
@@ -246,19 +265,29 @@ def _seed_numbers(record: ImageRecord, layout: SeedLayout) -> list[int]:
         return []
     starts = dict(zip(layout.scale_index, np.cumsum([0, *(h * w for h, w in layout.shapes)]), strict=False))
     columns = {i: w for i, (_, w) in zip(layout.scale_index, layout.shapes, strict=True)}
-    return [
-        int(starts[scale] + y * columns[scale] + x)
-        for scale, (y, x) in zip(record.masks.seed_scale.tolist(), record.masks.seed_yx.tolist(), strict=True)
-    ]
+    seeds = (np.asarray(record.masks.extra[name]).tolist() for name in ("seed_scale", "seed_y", "seed_x"))
+    return [int(starts[scale] + y * columns[scale] + x) for scale, y, x in zip(*seeds, strict=True)]
 
 
-def _remember(held: "OrderedDict[Hashable, Kept]", key: Hashable, compute: Callable[[], Kept]) -> Kept:
+def _remember(
+    held: "OrderedDict[Hashable, Kept]", key: Hashable, compute: Callable[[], Kept], size: Callable[[Kept], int]
+) -> Kept:
     if key not in held:
         held[key] = compute()
-        while len(held) > KEPT:
+        while len(held) > KEPT or (len(held) > 1 and sum(map(size, held.values())) > HELD_BYTES):
             held.popitem(last=False)
     held.move_to_end(key)
     return held[key]
+
+
+def _size_of_analysis(kept: Analysis) -> int:
+    return kept.maps.nbytes + kept.survivor_masks.nbytes
+
+
+def _map_values(shape: tuple[int, ...], stride: int, config: Config) -> int:
+    """N * K of an image resized to (height, width) pixels."""
+    height, width = (-(-side // stride) for side in shape)
+    return seed_layout(height, width, config.saliency).num_seeds * height * width
 
 
 def _shown(image: DecodedImage) -> tuple[int, int]:

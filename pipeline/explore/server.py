@@ -1,18 +1,22 @@
 """The page's server: loopback unless told otherwise, nothing from outside, one photograph analysed at a time."""
 
+import math
+import signal
 import socket
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from importlib.resources import files
-from typing import Any
 
 from ...schemas.errors import UserError
+from .doors import Doors
 from .explorer import Analysis, Explorer
 
+MOST_CONNECTIONS = 100  # open ones, of which few ask at a time
 _KINDS = {"index.html": "text/html", "explore.css": "text/css", "explore.js": "text/javascript"}
-_HEADERS = {"Content-Security-Policy": "default-src 'self'; img-src 'self' data:; style-src 'self' 'unsafe-inline'"}
 
 
-def make_app(explorer: Explorer, command: str, hosts: tuple[str, ...] = ("127.0.0.1", "localhost")) -> Any:
+def make_app(explorer: Explorer, command: str, hosts: tuple[str, ...] = ("127.0.0.1", "localhost")) -> Doors:
     """The ASGI application. `command` is what reproduces the page; `hosts` are the names it answers to."""
     from starlette.applications import Starlette
     from starlette.middleware import Middleware
@@ -25,15 +29,18 @@ def make_app(explorer: Explorer, command: str, hosts: tuple[str, ...] = ("127.0.
         query = request.query_params
         base = explorer.config
         try:
-            place = int(query.get("image", "0"))
-            tau = float(query.get("tau", base.threshold.tau))
-            coefficient = float(query.get("coefficient", base.nms.gaussian_coeff))
+            tau = _finite(query.get("tau", base.threshold.tau))
+            coefficient = _finite(query.get("coefficient", base.nms.gaussian_coeff))
             short = int(query.get("short", base.decode.short_side))
         except ValueError:
             raise UserError("A setting is no number: correct it.") from None
-        if not 0 <= place < len(explorer.refs):
-            raise UserError(f"There is no photograph {place}: choose another.")
+        place = photograph_number(query.get("image", "0"))
         return explorer.analyse(place, explorer.settings(tau, coefficient, short))
+
+    def photograph_number(text: str) -> int:
+        if not (text.isdecimal() and len(text) < 10 and int(text) < len(explorer.refs)):
+            raise UserError(f"There is no photograph {text[:10]}: choose another.")
+        return int(text)
 
     def about(_request: Request) -> Response:
         config = explorer.config
@@ -49,9 +56,7 @@ def make_app(explorer: Explorer, command: str, hosts: tuple[str, ...] = ("127.0.
         )
 
     def photograph(request: Request) -> Response:
-        place = request.path_params["place"]
-        if place >= len(explorer.refs):
-            raise UserError(f"There is no photograph {place}: choose another.")
+        place = photograph_number(request.path_params["place"])
         return Response(explorer.photograph(place), media_type="image/jpeg")
 
     def state(request: Request) -> Response:
@@ -59,7 +64,7 @@ def make_app(explorer: Explorer, command: str, hosts: tuple[str, ...] = ("127.0.
 
     def seed(request: Request) -> Response:
         try:
-            x, y = float(request.query_params["x"]), float(request.query_params["y"])
+            x, y = _finite(request.query_params["x"]), _finite(request.query_params["y"])
             scale = int(request.query_params.get("scale", "0"))
         except (KeyError, ValueError):
             raise UserError("A place needs x and y between 0 and 1, and a scale: give them.") from None
@@ -69,31 +74,46 @@ def make_app(explorer: Explorer, command: str, hosts: tuple[str, ...] = ("127.0.
         name = request.path_params.get("name", "index.html")
         if name not in _KINDS:
             return Response("not found", 404)
-        return Response((files(__package__) / "page" / name).read_bytes(), media_type=_KINDS[name], headers=_HEADERS)
+        return Response((files(__package__) / "page" / name).read_bytes(), media_type=_KINDS[name])
 
     def trouble(_request: Request, error: Exception) -> Response:
         return JSONResponse({"error": str(error)}, 400)
 
-    return Starlette(
+    def surprise(_request: Request, _error: Exception) -> Response:
+        return JSONResponse({"error": "That went wrong: the terminal says how."}, 500)
+
+    app = Starlette(
         routes=[
             Route("/", page),
             Route("/about", about),
-            Route("/photograph/{place:int}.jpg", photograph),
+            Route("/photograph/{place}.jpg", photograph),
             Route("/state", state),
             Route("/seed", seed),
             Route("/{name}", page),
         ],
         middleware=[Middleware(TrustedHostMiddleware, allowed_hosts=list(hosts))],  # pages elsewhere cannot ask
-        exception_handlers={UserError: trouble},
+        exception_handlers={UserError: trouble, Exception: surprise},
     )
+    return Doors(app)
 
 
 def serve(explorer: Explorer, command: str, host: str, port: int, started: Callable[[str], None]) -> None:
-    """Serve until interrupted. Raises UserError if the port is taken. Port 0 takes a free one."""
+    """Serve until a signal ends the process, at once: there is nothing to save.
+
+    Raises UserError if the port is taken. Port 0 takes a free one.
+    """
     try:
         import uvicorn
     except ImportError:
         raise UserError("The page needs starlette and uvicorn: pip install 'saliency-prompt[report]'.") from None
+
+    class Server(uvicorn.Server):
+        @contextmanager
+        def capture_signals(self) -> Iterator[None]:
+            if threading.current_thread() is threading.main_thread():
+                for number in (signal.SIGINT, signal.SIGTERM):
+                    signal.signal(number, signal.SIG_DFL)  # a thread that computes would not hear of anything else
+            yield
 
     with socket.socket() as place:
         place.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -104,6 +124,15 @@ def serve(explorer: Explorer, command: str, host: str, port: int, started: Calla
             raise UserError(f"Port {port} of {host} cannot be had ({error.strerror}): give another --port.") from None
         port = place.getsockname()[1]
         app = make_app(explorer, command, tuple({host, "127.0.0.1", "localhost"}))
-        server = uvicorn.Server(uvicorn.Config(app, log_level="warning", lifespan="off"))
+        config = uvicorn.Config(app, log_level="warning", lifespan="off", ws="none", limit_concurrency=MOST_CONNECTIONS)
+        server = Server(config)
         started(f"http://{host}:{port}/")
         server.run(sockets=[place])
+
+
+def _finite(value: str | float) -> float:
+    """A number; ValueError if it is none, or not finite."""
+    number = float(value)
+    if not math.isfinite(number):
+        raise ValueError
+    return number

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from pycocotools import mask as coco_mask
 
-from ...schemas.config import Config
+from ...schemas.labels.saliency import Config
 from ...stages.decode import decode_image
 from ...stages.overlay import palette_color
 from ...stages.read import BadImage, read_image_bytes

@@ -1,14 +1,16 @@
 """Augmentation of images with their masks, by torchvision's transforms; the same for the same seed and place."""
 
-from typing import Any
+from typing import Any, Protocol
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
-from ...schemas.instances import DataConfig
+from ...schemas.training.sections import DataConfig
+from ...store.run import Skipped
 from .samples import Sample, SampleError, after_transforms
 
 FILL = 128  # of pixels that a rotation brings in from outside
@@ -31,33 +33,51 @@ def build_transforms(config: DataConfig) -> Any:
     return v2.Compose(steps) if steps else None
 
 
+class Samples(Protocol):
+    """A data set whose images are decoded at the size that is asked for."""
+
+    def __len__(self) -> int: ...
+
+    def load(self, index: int, size: tuple[int, int]) -> Sample:
+        """An item at (short side, at most long side)."""
+        ...
+
+
 class Augmented(Dataset[Sample]):
     """A data set whose samples are augmented by what (seed, turn) gives; the index is (place, turn).
 
     A sample that cannot be used is replaced by the next one, and named in its target's `skipped`.
     """
 
-    def __init__(self, data: Dataset[Sample], transforms: Any, seed: int) -> None:
-        self._data, self._transforms, self._seed = data, transforms, seed
+    def __init__(self, data: Samples, config: DataConfig, seed: int) -> None:
+        self._data, self._config, self._seed = data, config, seed
+        self._transforms = build_transforms(config)
 
     def __len__(self) -> int:
-        return len(self._data)  # type: ignore[arg-type]
+        return len(self._data)
 
     def __getitem__(self, place_and_turn: tuple[int, int]) -> Sample:
         place, turn = place_and_turn
-        skipped: list[str] = []
+        size = (self._short_side(turn), self._config.long_side)
+        skipped: list[Skipped] = []
         for _ in range(min(TRIES, len(self))):
             try:
-                image, target = self._data[place]
+                image, target = self._data.load(place, size)
             except SampleError as trouble:
-                skipped.append(str(trouble))
+                skipped.append(Skipped(place, trouble.file_name, trouble.reason, str(trouble)))
                 place = (place + 1) % len(self)
                 continue
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(hash((self._seed, turn)) % 2**63)
                 sample = (image, {**target, "skipped": skipped})
                 return sample if self._transforms is None else after_transforms(self._move(*sample))
-        raise SampleError(skipped[0])
+        raise SampleError(skipped[0].error, skipped[0].reason, skipped[0].file_name)
+
+    def _short_side(self, turn: int) -> int:
+        sides = self._config.short_sides
+        if not sides:
+            return self._config.short_side
+        return sides[int(np.random.default_rng((self._seed, turn, 1)).integers(len(sides)))]
 
     def _move(self, image: Tensor, target: dict[str, Any]) -> Sample:
         """Image and masks alone go through the transforms: boxes follow from the masks."""

@@ -1,7 +1,7 @@
 """COCO annotations as training samples, with the traps of such files named or survived."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,26 +12,34 @@ from torch.utils.data import Dataset
 
 from ...schemas.errors import UserError
 from ...schemas.records import ImageRef
+from ...store.weights import sha256_of
 from ..evaluate import Annotated, read_annotations
+from .pseudo_match import stand_in
 from .samples import Sample, decode_masks, load_pixels, make_sample
 
 
 @dataclass(frozen=True, slots=True)
 class Labelled:
-    """One annotated image; labels count from 0 in the order of category ids."""
+    """One annotated image; labels count from 0 in the order of category ids; weights are 1 but of pseudo-masks."""
 
     file_name: str
     image_id: int
     annotated: Annotated
     labels: list[int]
+    weights: list[float]
 
 
 class CocoInstances(Dataset[Sample]):
     """Images of a folder with the objects of a COCO file, but crowds and objects without area.
 
-    `categories` are its category ids: label i is categories[i]. `indices` choose among its list of images,
+    `categories` are its category ids and `class_names` their names: label i is categories[i]. `sha256` is of the file.
+    `indices` choose among its list of images,
     else so many `percent` of it are drawn; `chosen` are those, None for all. With `empty` false images without an
     object are left out.
+
+    With `boxes_alone` an annotation may have a box and no mask, and only masks of the labels `masked` may be learned
+    from (None: all): other objects have `has_mask` false. `pseudo` gives an image's pseudo-masks and their scores, of
+    which those objects get one that fits their box.
     """
 
     def __init__(
@@ -43,9 +51,13 @@ class CocoInstances(Dataset[Sample]):
         indices: Sequence[int] | None = None,
         percent: float = 100.0,
         empty: bool = False,
+        boxes_alone: bool = False,
+        masked: Collection[int] | None = None,
+        pseudo: Callable[[str], tuple[list[dict[str, Any]], list[float]]] | None = None,
         max_pixels: int = 100_000_000,
     ) -> None:
-        found, self.categories = read_annotations(Path(gt))
+        found, self.categories = read_annotations(Path(gt), boxes_alone=boxes_alone)
+        self.class_names, self.sha256 = category_names(Path(gt), self.categories), sha256_of(Path(gt))
         place = {category: label for label, category in enumerate(self.categories)}
         names = list(found)
         if indices is None and percent < 100:
@@ -67,9 +79,15 @@ class CocoInstances(Dataset[Sample]):
                 [one.labels[i] for i in keep],
                 one.image_id,
                 [one.category_ids[i] for i in keep],
+                [one.has_mask[i] for i in keep],
             )
+            labels, weights = [place[c] for c in one.category_ids], [1.0] * len(keep)
+            if masked is not None:
+                one.has_mask[:] = [known and label in masked for known, label in zip(one.has_mask, labels, strict=True)]
+            if pseudo is not None:
+                one.masks[:], one.has_mask[:], weights = stand_in(one.masks, one.has_mask, *pseudo(name))
             if len(keep) or empty:
-                self._items.append(Labelled(name, one.image_id, one, [place[c] for c in one.category_ids]))
+                self._items.append(Labelled(name, one.image_id, one, labels, weights))
         if not self._items:
             raise UserError(f"No image of {gt} has an object to train on: give a file with annotations.")
         self._folder, self._size, self._max_pixels = folder.rstrip("/"), size, max_pixels
@@ -97,10 +115,22 @@ class CocoInstances(Dataset[Sample]):
         ]
 
     def __getitem__(self, index: int) -> Sample:
+        return self.load(index, self._size)
+
+    def load(self, index: int, size: tuple[int, int]) -> Sample:
+        """An item decoded at (short side, at most long side)."""
         item, one = self._items[index], self._items[index].annotated
-        pixels, stored = load_pixels(self._refs[index], self._size, self._max_pixels)
+        pixels, stored = load_pixels(self._refs[index], size, self._max_pixels)
         about: dict[str, Any] = {"image_id": item.image_id, "file_name": item.file_name, "stored": stored}
-        return make_sample(pixels, decode_masks(one.masks, *pixels.shape[:2]), item.labels, about)
+        masks = decode_masks(one.masks, *pixels.shape[:2])
+        return make_sample(pixels, masks, item.labels, about, scores=item.weights, has_mask=one.has_mask)
+
+
+def category_names(gt: Path, categories: Sequence[int]) -> list[str]:
+    """Of a COCO file: the names of categories, their numbers where it has none."""
+    listed = json.loads(gt.read_text(encoding="utf-8")).get("categories", [])
+    names = {one.get("id"): str(one.get("name", one.get("id"))) for one in listed if isinstance(one, dict)}
+    return [names.get(category, str(category)) for category in categories]
 
 
 def choose_subset(count: int, percent: float, seed: int = 1) -> list[int]:

@@ -75,6 +75,7 @@ class PseudoLabelDataset(TorchDataset[Sample]):
         self._images, self._size, self._vectors = images, size, vectors
         self._min_score, self._min_area, self._max_masks = min_score, min_area, max_masks
         self._check, self._max_pixels = check, max_pixels
+        self._exif = self.source.card.config["decode"]["exif"]  # masks lie as the photographs did for the labels
         self._commits = list(self.source.commits())
         self._index = self._select(min_masks)[:max_images]
         if not len(self._index):
@@ -87,13 +88,18 @@ class PseudoLabelDataset(TorchDataset[Sample]):
         return len(self._index)
 
     def __getitem__(self, index: int) -> Sample:
+        return self.load(index, self._size)
+
+    def load(self, index: int, size: tuple[int, int] | None) -> Sample:
+        """An item decoded at (short side, at most long side)."""
         place, row_number = (int(value) for value in self._index[index])
         tables = self._shard(place)
         row = tables.images.slice(row_number, 1).to_pylist()[0]
         masks = tables.masks.slice(row["first_mask"], row["n_masks"])
         keep = np.flatnonzero(self._passes(masks))[: self._max_masks]
         ref = self._ref(place, row)
-        pixels, stored = load_pixels(ref, self._size, self._max_pixels, row["sha256"] if self._check else None)
+        digest = row["sha256"] if self._check else None
+        pixels, stored = load_pixels(ref, size, self._max_pixels, digest, self._exif)
         counts = masks["counts"].take(keep).to_pylist()
         rles = [{"size": [row["height"], row["width"]], "counts": one} for one in counts]
         sample = make_sample(

@@ -5,7 +5,7 @@ Shape legend: B images, M objects, D channels of stored vectors, H W pixels.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Any
+from typing import Any, Literal
 
 import cv2
 import numpy as np
@@ -16,9 +16,11 @@ from pycocotools import mask as coco_mask
 from torch import Tensor
 from torchvision import tv_tensors
 
-from ...schemas.config import DecodeConfig
+from ...models.detector import Targets
 from ...schemas.errors import UserError
+from ...schemas.labels.base import DecodeConfig
 from ...schemas.records import ImageRef
+from ...store.run import Skipped
 from ..decode import decode_image
 from ..header import parse_header
 from ..read import BadImage, read_image_bytes
@@ -30,20 +32,30 @@ PAD_COLOR = (124, 116, 104)  # RGB that the backbones' normalisation takes to ze
 class SampleError(UserError):
     """A sample that cannot be used: its image is gone, was changed, or cannot be decoded. Others can."""
 
+    def __init__(self, message: str, reason: str = "unusable", file_name: str = "") -> None:
+        super().__init__(message)
+        self.reason, self.file_name = reason, file_name
+
 
 Target = dict[str, Any]
 Sample = tuple[tv_tensors.Image, Target]
 
 
 def load_pixels(
-    ref: ImageRef, size: tuple[int, int] | None, max_pixels: int, sha256: str | None = None
+    ref: ImageRef,
+    size: tuple[int, int] | None,
+    max_pixels: int,
+    sha256: str | None = None,
+    exif: Literal["auto", "ignore", "apply"] = "ignore",
 ) -> tuple[npt.NDArray[np.uint8], tuple[int, int]]:
     """RGB uint8 [h, w, 3], resized to `size` (short side, at most long side) or as stored; and its stored size.
+
+    Both are those of the image after rotation with `exif = "apply"`, as its masks are.
 
     Raises SampleError if the image is gone, its size is not the ref's, or (if given) its digest is another.
     """
     short, long = size or (32, 32)
-    decode = DecodeConfig(short_side=short, long_side=long, max_pixels=max_pixels)
+    decode = DecodeConfig(short_side=short, long_side=long, max_pixels=max_pixels, exif=exif)
     try:
         data = read_image_bytes(ref, decode.max_bytes)
         if size is None:
@@ -52,9 +64,17 @@ def load_pixels(
             decode = decode.model_copy(update={"short_side": sides[0], "long_side": sides[1]})
         image = decode_image(data, ref, decode)
     except BadImage as trouble:
-        raise SampleError(f"{ref.file_name} cannot be used ({trouble}): restore it, or make the labels anew.") from None
+        raise SampleError(
+            f"{ref.file_name} cannot be used ({trouble}): restore it, or make the labels anew.",
+            trouble.reason,
+            ref.file_name,
+        ) from None
     if sha256 is not None and image.sha256 != sha256:
-        raise SampleError(f"{ref.file_name} was changed since its labels were made: restore it, or make them anew.")
+        raise SampleError(
+            f"{ref.file_name} was changed since its labels were made: restore it, or make them anew.",
+            "changed",
+            ref.file_name,
+        )
     return image.pixels, (image.height, image.width)
 
 
@@ -91,8 +111,12 @@ def make_sample(
     about: Target,
     vectors: dict[str, Tensor] | None = None,
     scores: Sequence[float] | None = None,
+    has_mask: Sequence[bool] | None = None,
 ) -> Sample:
-    """An image and its target as tv_tensors, which torchvision's transforms move together."""
+    """An image and its target as tv_tensors, which torchvision's transforms move together.
+
+    Where `has_mask` is false, the mask is there for the box it fills or hides, and must not be learned from.
+    """
     image = tv_tensors.Image(torch.from_numpy(pixels_hw3).permute(2, 0, 1))
     masks = torch.from_numpy(masks_Mhw)
     size = (pixels_hw3.shape[0], pixels_hw3.shape[1])
@@ -101,6 +125,7 @@ def make_sample(
         "boxes": tv_tensors.BoundingBoxes(tight_boxes(masks), format="XYXY", canvas_size=size),
         "labels": torch.tensor(labels, dtype=torch.int64),
         "scores": torch.tensor([1.0] * len(labels) if scores is None else scores, dtype=torch.float32),
+        "has_mask": torch.tensor([True] * len(labels) if has_mask is None else has_mask, dtype=torch.bool),
         "vectors": vectors or {},
         **about,
     }
@@ -120,6 +145,7 @@ def after_transforms(sample: Sample) -> Sample:
         "boxes": tv_tensors.BoundingBoxes(tight_boxes(masks), format="XYXY", canvas_size=size),
         "labels": target["labels"][keep],
         "scores": target["scores"][keep],
+        "has_mask": target["has_mask"][keep],
         "vectors": {name: vectors[keep] for name, vectors in target["vectors"].items()},
     }
 
@@ -128,19 +154,30 @@ def after_transforms(sample: Sample) -> Sample:
 class Batch:
     """images uint8 [B, 3, H, W], padded at the right and bottom to a multiple of 32; of each image its objects.
 
-    masks uint8 [M, H, W], labels [M], boxes XYXY [M, 4], seeds [M, D] (D = 0 where none are stored); `resized` and
-    `stored` are (height, width) before padding and in the file.
+    masks uint8 [M, H, W], labels [M], boxes XYXY [M, 4], scores [M] (1 for annotations), seeds [M, D] (D = 0 where none
+    are stored), has_mask bool [M]; `resized` and `stored` are (height, width) before padding and in the file.
     """
 
     images: Tensor
     masks: list[Tensor]
     labels: list[Tensor]
     boxes: list[Tensor]
+    scores: list[Tensor]
     seeds: list[Tensor]
+    has_mask: list[Tensor]
     resized: list[tuple[int, int]]
     stored: list[tuple[int, int]]
     image_ids: list[int]
-    skipped: list[str]
+    skipped: tuple[Skipped, ...]
+
+    def targets(self) -> list[Targets]:
+        """The objects of each image as detectors take them."""
+        return [
+            Targets(masks, labels, boxes, scores, has_mask)
+            for masks, labels, boxes, scores, has_mask in zip(
+                self.masks, self.labels, self.boxes, self.scores, self.has_mask, strict=True
+            )
+        ]
 
     def to(self, device: torch.device) -> "Batch":
         """On a device."""
@@ -157,14 +194,15 @@ class Batch:
         return replace(self, images=self.images.pin_memory(), masks=[mask.pin_memory() for mask in self.masks])
 
 
-def padded_size(height: int, width: int) -> tuple[int, int]:
+def padded_size(height: int, width: int, multiple: int = PAD) -> tuple[int, int]:
     """The size of a batch of images that are at most so large."""
-    return -(-height // PAD) * PAD, -(-width // PAD) * PAD
+    return -(-height // multiple) * multiple, -(-width // multiple) * multiple
 
 
-def collate(samples: Sequence[Sample]) -> Batch:
-    """Pad and stack."""
-    height, width = padded_size(*(max(image.shape[axis] for image, _ in samples) for axis in (-2, -1)))
+def collate(samples: Sequence[Sample], multiple: int = PAD) -> Batch:
+    """Pad to a multiple of so many pixels, and stack."""
+    tallest, widest = (max(image.shape[axis] for image, _ in samples) for axis in (-2, -1))
+    height, width = padded_size(tallest, widest, multiple)
 
     def pad(tensor: Tensor) -> Tensor:
         return F.pad(torch.as_tensor(tensor), (0, width - tensor.shape[-1], 0, height - tensor.shape[-2]))
@@ -178,9 +216,11 @@ def collate(samples: Sequence[Sample]) -> Batch:
         masks=[pad(target["masks"]) for target in targets],
         labels=[target["labels"] for target in targets],
         boxes=[torch.as_tensor(target["boxes"]) for target in targets],
+        scores=[target["scores"] for target in targets],
         seeds=[target["vectors"].get("seed", torch.zeros(len(target["labels"]), 0)) for target in targets],
+        has_mask=[target["has_mask"] for target in targets],
         resized=[(image.shape[-2], image.shape[-1]) for image, _ in samples],
         stored=[target["stored"] for target in targets],
         image_ids=[target["image_id"] for target in targets],
-        skipped=[trouble for target in targets for trouble in target.get("skipped", ())],
+        skipped=tuple(trouble for target in targets for trouble in target.get("skipped", ())),
     )

@@ -13,7 +13,7 @@ from pycocotools.coco import COCO
 
 from commands import complains, run
 from corpus import scene, write_photos
-from saliency_prompt.schemas.config import Config
+from saliency_prompt.schemas.labels.saliency import Config
 from saliency_prompt.store.dataset import Dataset
 
 SMALL = ["--set", "decode.short_side=160", "--set", "decode.long_side=320", "--weights", "lab-color"]

@@ -1,5 +1,6 @@
 """One Ray session for the whole run of the tests, on CPU, and the small world of the pipeline's tests on it."""
 
+import os
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
@@ -13,13 +14,17 @@ from corpus import write_photos
 from saliency_prompt.cluster.executor import RayExecutor
 from saliency_prompt.pipeline.engine import Meter
 from saliency_prompt.pipeline.generate import Executor, Job, generate, retry_quarantined
+from saliency_prompt.pipeline.parent import Parent, ParentPhotos
 from saliency_prompt.pipeline.plan import Planned
 from saliency_prompt.pipeline.run import RunReport, ShardReport
 from saliency_prompt.pipeline.sources import open_source
 from saliency_prompt.schemas.cluster import Workers
-from saliency_prompt.schemas.load import load_config
+from saliency_prompt.schemas.registry import load_label_config
 from saliency_prompt.store.dataset import Dataset
+from toy_detector import open_toy, write_run
 
+TESTS = Path(__file__).parents[1]
+SMALL_DETECTOR = ["plan.shard_size=4", "detect.batch_size=2", "detect.precision=fp32"]
 SMALL = [
     "features.weights=lab-color",
     "decode.short_side=96",
@@ -92,6 +97,12 @@ class ClusterWorld:
         self.base = base
         self.notes = Notes()
         self.stop = threading.Event()
+        self.model: Path | None = None  # folder of a toy detector that labels, instead of saliency
+        self.parent: Parent | None = None
+
+    def use(self, producer: str) -> None:
+        """Label with this producer from now on."""
+        self.model = write_run(self.base / "run") if producer == "detector" else None
 
     def run(
         self,
@@ -103,15 +114,19 @@ class ClusterWorld:
         tick: Callable[[Meter], None] = lambda _: None,
     ) -> tuple[Dataset, RunReport]:
         self.notes, self.stop = Notes(tick), threading.Event()
-        config = load_config(overrides=[*SMALL, *overrides])
-        job = Job(out if "://" in out else str(self.base / out), config, torch.device("cpu"))
+        producer, small = ("saliency", SMALL) if self.model is None else ("detector", SMALL_DETECTOR)
+        config = load_label_config(producer, None, None, [*small, *overrides])
+        where = out if "://" in out else str(self.base / out)
+        job = Job(where, config, torch.device("cpu"), self.model and str(self.model), self.parent, open_toy)
         call = retry_quarantined if retry else generate
-        return call(open_source(str(photos)), job, self.notes, self.stop, executor)
+        source = open_source(str(photos)) if self.parent is None else ParentPhotos(self.parent)
+        return call(source, job, self.notes, self.stop, executor)
 
     def on_ray(
         self, photos: Path, out: str, *overrides: str, count: int = 1, env: dict[str, str] | None = None, **more: Any
     ) -> tuple[Dataset, RunReport]:
-        with RayExecutor("auto", workers(count, **more.pop("workers", {})), env) as executor:
+        path = os.pathsep.join(filter(None, [str(TESTS), os.environ.get("PYTHONPATH")]))  # where toys are
+        with RayExecutor("auto", workers(count, **more.pop("workers", {})), env or {"PYTHONPATH": path}) as executor:
             return self.run(photos, out, *overrides, executor=executor, **more)
 
 

@@ -9,6 +9,8 @@ import pytest
 
 from saliency_prompt.pipeline.drain import request_drain
 from saliency_prompt.pipeline.journal import read_journal
+from saliency_prompt.pipeline.parent import open_parent
+from saliency_prompt.schemas.registry import PRODUCERS
 from saliency_prompt.store.check import verify
 from saliency_prompt.store.dataset import Dataset
 
@@ -22,8 +24,10 @@ def root_hash(result) -> str:
     return report.seal.root_hash
 
 
+@pytest.mark.parametrize("producer", PRODUCERS)
 @pytest.mark.parametrize("count", [1, 4])
-def test_the_same_bytes_as_in_process(two_nodes, world, photos: Path, count: int) -> None:
+def test_the_same_bytes_as_in_process(two_nodes, world, photos: Path, count: int, producer: str) -> None:
+    world.use(producer)
     expected = root_hash(world.run(photos, "alone"))
     result = world.on_ray(photos, "ray", count=count)
     assert root_hash(result) == expected
@@ -48,9 +52,11 @@ def test_over_two_nodes(two_nodes, world, photos: Path) -> None:
     assert [event["event"] for event in read_journal(result[0])].count("worker_ready") == 2
 
 
+@pytest.mark.parametrize("producer", PRODUCERS)
 def test_a_killed_worker_is_replaced_and_nothing_changes(
-    two_nodes, world, photos: Path, monkeypatch: pytest.MonkeyPatch
+    two_nodes, world, photos: Path, monkeypatch: pytest.MonkeyPatch, producer: str
 ) -> None:
+    world.use(producer)
     monkeypatch.setattr("saliency_prompt.pipeline.journal.FLUSH_SECONDS", 0)
     expected = root_hash(world.run(photos, "alone", "plan.shard_size=1"))
     killed: list[int] = []
@@ -69,6 +75,16 @@ def test_a_killed_worker_is_replaced_and_nothing_changes(
     assert "worker_lost" in events
     assert events.count("worker_ready") >= 2
     assert events.count("shard_committed") == 22
+
+
+def test_a_data_set_is_labelled_anew_shard_by_shard(two_nodes, world, photos: Path) -> None:
+    parent, sealed = world.run(photos, "parent")
+    world.use("detector")
+    world.parent = open_parent(parent.url)
+    expected = root_hash(world.run(photos, "alone"))
+    result = world.on_ray(photos, "ray", count=2)
+    assert root_hash(result) == expected
+    assert result[0].card.parent == sealed.seal.root_hash
 
 
 def journal_lines(folder: Path) -> list[dict]:

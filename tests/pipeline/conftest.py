@@ -2,20 +2,25 @@
 
 import threading
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 import torch
 
-from corpus import write_photos
+from corpus import write_photos, write_scenes
 from saliency_prompt.pipeline.engine import Meter
 from saliency_prompt.pipeline.generate import Job, generate, retry_quarantined
+from saliency_prompt.pipeline.parent import ParentPhotos, open_parent
 from saliency_prompt.pipeline.plan import Planned
+from saliency_prompt.pipeline.progress import Display
 from saliency_prompt.pipeline.run import RunReport, ShardReport
 from saliency_prompt.pipeline.sources import open_source
-from saliency_prompt.schemas.config import Config
+from saliency_prompt.schemas.labels.saliency import Config
 from saliency_prompt.schemas.load import load_config
+from saliency_prompt.schemas.registry import load_label_config
 from saliency_prompt.store.dataset import Dataset
+from toy_detector import open_toy
 
 SMALL = [
     "features.weights=lab-color",
@@ -51,12 +56,24 @@ class World:
         return load_config(overrides=[*SMALL, *overrides])
 
     def run(
-        self, photos: Path | str, out: str, *overrides: str, retry: bool = False, root: str | None = None
+        self,
+        photos: Path | str | None,
+        out: str,
+        *overrides: str,
+        retry: bool = False,
+        root: str | None = None,
+        model: Path | None = None,
+        parent: str | None = None,
     ) -> tuple[Dataset, RunReport]:
+        """With `model`, the folder of a toy detector, that labels; `parent` is labelled anew."""
         reporter = Silence()
-        job = Job(out if "://" in out else str(self.base / out), self.config(*overrides), torch.device("cpu"))
+        config = self.config(*overrides) if model is None else load_label_config("detector", None, None, overrides)
+        where = out if "://" in out else str(self.base / out)
+        before = None if parent is None else open_parent(str(self.base / parent))
+        source = open_source(str(photos), root) if before is None else ParentPhotos(before, photos and str(photos))
+        job = Job(where, config, torch.device("cpu"), model and str(model), before, open_toy)
         run = retry_quarantined if retry else generate
-        result = run(open_source(str(photos), root), job, reporter, threading.Event())
+        result = run(source, job, reporter, threading.Event())
         self.shards = reporter.shards
         return result
 
@@ -89,3 +106,36 @@ def rows() -> Callable[[Dataset], dict[str, dict[str, object]]]:
         return {row["file_name"]: row for table in tables for row in table.images.to_pylist()}
 
     return read
+
+
+LABELS = [
+    "features.weights=random",
+    "features.arch=resnet18",
+    "features.precision=fp32",
+    "decode.short_side=256",
+    "decode.long_side=512",
+    "plan.shard_size=5",
+    "filters.min_score=0.0",
+    "filters.keep_best=true",
+]
+
+
+@dataclass(frozen=True)
+class LabelledWorld:
+    """Photographs, a data set of pseudo-labels of them, and annotations whose category ids have gaps."""
+
+    photos: Path
+    dataset: str
+    gt: Path
+
+
+@pytest.fixture(scope="session")
+def labelled(tmp_path_factory: pytest.TempPathFactory) -> LabelledWorld:
+    from rich.console import Console
+
+    base = tmp_path_factory.mktemp("labelled")
+    gt = write_scenes(base / "photos", 12)
+    job = Job(str(base / "data"), load_config(overrides=LABELS), torch.device("cpu"))
+    with Display(Console(quiet=True)) as display:
+        generate(open_source(str(base / "photos")), job, display, threading.Event())
+    return LabelledWorld(base / "photos", str(base / "data"), gt)

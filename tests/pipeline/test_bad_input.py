@@ -1,5 +1,6 @@
 """Bad input costs that input and nothing else."""
 
+import os
 import shutil
 from pathlib import Path
 
@@ -67,6 +68,18 @@ def test_repaired_images_are_taken_in_as_if_they_had_been_good(world, photos: Pa
     assert report.seal is not None
     assert report.seal.root_hash == whole
     assert rows(dataset)[name]["status"] == "ok"
+    assert verify(dataset).problems == []
+
+
+def test_a_name_that_is_not_utf8_is_labelled_under_its_stored_form(world, tmp_path: Path, rows) -> None:
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    try:
+        Path(os.fsdecode(os.fsencode(folder) + b"/caf\xe9.jpg")).write_bytes(encode(scene(0)[0]))
+    except OSError:
+        pytest.skip("this file system takes UTF-8 names only")
+    dataset, _ = world.run(folder, "out")
+    assert {name: row["reason"] for name, row in rows(dataset).items()} == {r"caf\udce9.jpg": None}
     assert verify(dataset).problems == []
 
 

@@ -9,26 +9,25 @@ import pytest
 import torch
 
 from saliency_prompt.pipeline.engine import Engine, EngineClosedError
-from saliency_prompt.pipeline.generate import load
 from saliency_prompt.pipeline.plan import resolve_config
 from saliency_prompt.pipeline.sources import open_source
 from saliency_prompt.schemas.errors import UserError
 from saliency_prompt.schemas.records import ImageRef
-from saliency_prompt.stages.features import FeatureExtractor
+from saliency_prompt.stages.producers.saliency.features import FeatureExtractor
+from saliency_prompt.stages.producers.saliency.producer import load_saliency
 
 CPU = torch.device("cpu")
 
 
 @pytest.fixture
-def features(world):
-    config = resolve_config(world.config(), "lab-color", CPU)
-    return FeatureExtractor(load(config), config.features, CPU)
+def producer(world):
+    loaded = load_saliency(world.config())
+    return loaded.build(resolve_config(world.config(), loaded.facts, CPU), CPU)
 
 
 @pytest.fixture
-def engine(world, features):
-    config = resolve_config(world.config(), "lab-color", CPU)
-    with Engine(config, features, read_threads=2, encode_threads=2) as running:
+def engine(producer):
+    with Engine(producer, read_threads=2, encode_threads=2) as running:
         yield running
 
 
@@ -49,7 +48,7 @@ def test_records_come_in_the_order_of_the_images(engine: Engine, refs: list[Imag
 
 
 def test_a_failing_step_fails_its_shard_alone(
-    engine: Engine, refs: list[ImageRef], features, monkeypatch: pytest.MonkeyPatch
+    engine: Engine, refs: list[ImageRef], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calls = 0
     forward = FeatureExtractor.__call__
@@ -80,9 +79,8 @@ def test_out_of_memory_proposes_a_smaller_batch(
 
 
 @pytest.mark.parametrize("delay", [0.0, 0.02, 0.1])
-def test_closing_in_the_middle_never_hangs(world, features, refs: list[ImageRef], delay: float) -> None:
-    config = resolve_config(world.config(), "lab-color", CPU)
-    engine = Engine(config, features, read_threads=2, encode_threads=1)
+def test_closing_in_the_middle_never_hangs(producer, refs: list[ImageRef], delay: float) -> None:
+    engine = Engine(producer, read_threads=2, encode_threads=1)
     futures = [engine.submit(refs * 20) for _ in range(3)]
     time.sleep(delay)
     closer = threading.Thread(target=engine.close)

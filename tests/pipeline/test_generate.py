@@ -10,7 +10,7 @@ from pycocotools import mask as coco_mask
 
 from corpus import S3Photos, scene, write_photos
 from saliency_prompt.pipeline.estimate import estimate
-from saliency_prompt.pipeline.generate import load
+from saliency_prompt.pipeline.labeller import Labeller
 from saliency_prompt.pipeline.sources import open_source
 from saliency_prompt.schemas.errors import UserError
 from saliency_prompt.stages.device import resolve_device
@@ -141,7 +141,7 @@ def test_duplicate_ids_are_refused_while_planning(world, bad_corpus) -> None:
 
 def test_a_dry_run_writes_nothing(world, photos: Path) -> None:
     config = world.config()
-    plan = estimate(open_source(str(photos)), config, load(config), resolve_device("cpu"))
+    plan = estimate(open_source(str(photos)), config, Labeller(config).load(), resolve_device("cpu"))
     assert (plan.n_images, plan.n_shards) == (10, 3)
     assert plan.bytes_in == sum(p.stat().st_size for p in photos.iterdir())
     assert plan.seconds > 0

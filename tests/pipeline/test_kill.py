@@ -12,10 +12,13 @@ from pathlib import Path
 import pytest
 
 from corpus import write_photos
+from saliency_prompt.schemas.registry import PRODUCERS
 from saliency_prompt.store.check import gc, verify
 from saliency_prompt.store.dataset import Dataset
+from toy_detector import write_run
 
-ROUNDS = 20
+ROUNDS = {"saliency": 20, "detector": 8}
+TESTS = Path(__file__).parents[1]
 
 
 @pytest.fixture(scope="module")
@@ -23,22 +26,35 @@ def many_photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("kill") / "photos"
     folder.mkdir()
     write_photos(folder, 48)
+    write_run(folder.parent / "run")
     return folder
 
 
-def command(photos: Path, out: Path, *settings: str) -> list[str]:
-    overrides = ["decode.short_side=256", "decode.long_side=512", "plan.shard_size=4", "features.batch_size=2"]
+def test_every_producer_is_killed() -> None:
+    assert set(ROUNDS) == set(OPTIONS) == set(PRODUCERS)
+
+
+OPTIONS = {
+    "saliency": ["--weights", "lab-color", "--set", "features.batch_size=2"],
+    "detector": ["--model", "RUN", "--set", "detect.batch_size=2"],
+}
+
+
+def command(photos: Path, out: Path, *settings: str, producer: str = "saliency") -> list[str]:
+    overrides = ["decode.short_side=256", "decode.long_side=512", "plan.shard_size=4"]
     sets = [part for setting in (*overrides, *settings) for part in ("--set", setting)]
-    program = "from saliency_prompt.cli.app import main; main()"
-    return [sys.executable, "-c", program, "generate", str(photos), "--out", str(out), "--weights", "lab-color", *sets]
+    program = f"import sys; sys.path.insert(0, {str(TESTS)!r}); import toy_detector; toy_detector.install()\n"
+    program = (program if producer == "detector" else "") + "from saliency_prompt.cli.app import main; main()"
+    options = [str(photos.parent / "run") if option == "RUN" else option for option in OPTIONS[producer]]
+    return [sys.executable, "-c", program, "generate", str(photos), "--out", str(out), *options, *sets]
 
 
-def start(*arguments: object) -> subprocess.Popen[str]:
-    return subprocess.Popen(command(*arguments), stderr=subprocess.PIPE, text=True)
+def start(*arguments: object, **options: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(command(*arguments, **options), stderr=subprocess.PIPE, text=True)
 
 
-def finish(*arguments: object) -> None:
-    result = subprocess.run(command(*arguments), capture_output=True, text=True, check=False)
+def finish(*arguments: object, **options: str) -> None:
+    result = subprocess.run(command(*arguments, **options), capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
 
 
@@ -56,17 +72,18 @@ def wait_for(condition: Callable[[], bool], seconds: float = 60) -> None:
 
 
 @pytest.mark.slow
-def test_killed_at_random_moments_and_resumed(many_photos: Path, tmp_path: Path) -> None:
-    finish(many_photos, tmp_path / "undisturbed")
+@pytest.mark.parametrize("producer", ROUNDS)
+def test_killed_at_random_moments_and_resumed(many_photos: Path, tmp_path: Path, producer: str) -> None:
+    finish(many_photos, tmp_path / "undisturbed", producer=producer)
     expected = root_hash(tmp_path / "undisturbed")
     chooser = random.Random(7)
     killed = rounds = 0
-    while killed < ROUNDS:
+    while killed < ROUNDS[producer]:
         out = tmp_path / f"out{rounds}"
         rounds += 1
-        assert rounds <= ROUNDS
-        while killed < ROUNDS:
-            process = start(many_photos, out)
+        assert rounds <= ROUNDS[producer]
+        while killed < ROUNDS[producer]:
+            process = start(many_photos, out, producer=producer)
             wait_for(lambda p=process, o=out: (o / "plan").exists() or p.poll() is not None)
             time.sleep(chooser.uniform(0, 0.8))
             process.kill()
@@ -74,7 +91,7 @@ def test_killed_at_random_moments_and_resumed(many_photos: Path, tmp_path: Path)
             if process.returncode == 0:
                 break
             killed += 1
-        finish(many_photos, out)
+        finish(many_photos, out, producer=producer)
         assert root_hash(out) == expected
         dataset = Dataset.open(str(out))
         assert verify(dataset).problems == []

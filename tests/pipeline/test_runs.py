@@ -9,7 +9,7 @@ import pytest
 from saliency_prompt.pipeline.estimate import START_SECONDS, Estimate, forecast
 from saliency_prompt.pipeline.journal import Journal, read_journal
 from saliency_prompt.pipeline.runs import ALIVE_SECONDS, run_state, runs
-from saliency_prompt.schemas.config import Config
+from saliency_prompt.schemas.labels.saliency import Config
 from saliency_prompt.store.dataset import Dataset
 from saliency_prompt.store.objects import open_store
 

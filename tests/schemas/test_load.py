@@ -3,8 +3,8 @@ import re
 import pytest
 
 from saliency_prompt.schemas.errors import UserError
+from saliency_prompt.schemas.labels.saliency import PRESETS
 from saliency_prompt.schemas.load import load_config, parse_config, valid_keys
-from saliency_prompt.schemas.presets import PRESETS
 
 
 @pytest.mark.parametrize("preset", PRESETS)

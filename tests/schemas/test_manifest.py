@@ -6,8 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from saliency_prompt.schemas.config import Config
+from saliency_prompt.schemas.labels.saliency import Config
 from saliency_prompt.schemas.manifest import FileEntry, ShardCounts, describe_difference, fingerprint
+from saliency_prompt.schemas.section import identity
 
 
 def leaves(values: dict[str, Any], prefix: tuple[str, ...] = ()) -> list[tuple[str, ...]]:
@@ -18,19 +19,18 @@ def leaves(values: dict[str, Any], prefix: tuple[str, ...] = ()) -> list[tuple[s
     ]
 
 
-CONFIG = Config().model_dump(mode="json")
+CONFIG = identity(Config())
 
 
 @settings(deadline=None, max_examples=50)
 @given(path=st.sampled_from(leaves(CONFIG)))
-def test_every_setting_counts_but_where_the_weights_lie(path: tuple[str, ...]) -> None:
+def test_every_setting_counts(path: tuple[str, ...]) -> None:
     changed = copy.deepcopy(CONFIG)
     section = changed
     for key in path[:-1]:
         section = section[key]
     section[path[-1]] = "another"
-    same = fingerprint(changed, "0") == fingerprint(CONFIG, "0")
-    assert same == (path == ("features", "weights"))
+    assert fingerprint(changed, "0") != fingerprint(CONFIG, "0")
     assert f"{'.'.join(path)} was " in describe_difference(CONFIG, changed)
     assert "now 'another'" in describe_difference(CONFIG, changed)
 
@@ -38,6 +38,12 @@ def test_every_setting_counts_but_where_the_weights_lie(path: tuple[str, ...]) -
 def test_the_weights_count_by_their_hash() -> None:
     reordered = {key: CONFIG[key] for key in reversed(CONFIG)}
     assert fingerprint(reordered, "0") == fingerprint(CONFIG, "0") != fingerprint(CONFIG, "1")
+
+
+def test_the_parent_counts_where_there_is_one() -> None:
+    without, one, other = (fingerprint(CONFIG, "0", parent) for parent in (None, "a", "b"))
+    assert without == fingerprint(CONFIG, "0")
+    assert len({without, one, other}) == 3
 
 
 def test_a_difference_names_keys_and_both_values() -> None:

@@ -1,5 +1,6 @@
 import hashlib
 import io
+import struct
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
@@ -12,7 +13,7 @@ from PIL import Image, ImageOps
 
 from corpus import BadCorpus, encode, exif, png_16_bit, scene
 from saliency_prompt.pipeline.sources import open_source
-from saliency_prompt.schemas.config import DecodeConfig
+from saliency_prompt.schemas.labels.base import DecodeConfig
 from saliency_prompt.schemas.records import ImageRef
 from saliency_prompt.stages.decode import check_image, decode_image, resized_shape, upright_shape
 from saliency_prompt.stages.read import BadImage, read_image_bytes
@@ -204,3 +205,58 @@ def test_threads_decode_alike() -> None:
     with ThreadPoolExecutor(4) as pool:
         assert list(pool.map(decode, images * 2)) == [decode(data) for data in images] * 2
     assert cv2.getNumThreads() == 1
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("setting", ["ignore", "apply"])
+def test_tiff_is_turned_as_jpeg_is(orientation: int, setting: str) -> None:
+    image = scene(0, 40, 60)[0]
+    config = DecodeConfig(short_side=40, long_side=60, exif=setting)
+    shots = [encode(image, kind, exif=exif(orientation)) for kind in ("TIFF", "PNG")]
+    tiff, png = (decode_image(shot, REF, config) for shot in shots)
+    assert np.array_equal(tiff.pixels, png.pixels)
+    assert (tiff.width, tiff.height, tiff.exif_orientation) == (png.width, png.height, orientation)
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L", "P", "RGBA"])
+@pytest.mark.parametrize("kind", ["BMP", "TIFF"])
+def test_bmp_and_tiff_give_the_pixels_of_png(kind: str, mode: str) -> None:
+    image = (
+        np.dstack([scene(0, 40, 60)[0], np.full((40, 60), 255, np.uint8)]) if mode == "RGBA" else scene(0, 40, 60)[0]
+    )
+    config = DecodeConfig(short_side=40, long_side=60)
+    one, other = (decode_image(encode(image, form, mode=mode), REF, config).pixels for form in (kind, "PNG"))
+    assert np.array_equal(one, other)
+
+
+@pytest.mark.parametrize("rows_from_the_top", [False, True])
+def test_bmp_from_the_top_and_short(rows_from_the_top: bool) -> None:
+    data = bytearray(encode(scene(0, 40, 60)[0], "BMP"))
+    if rows_from_the_top:
+        struct.pack_into("<i", data, 22, -40)
+    assert decode_image(bytes(data), REF, DecodeConfig(short_side=40)).height == 40
+    for broken in (struct.pack("<i", -(2**31)), struct.pack("<i", 2**31 - 1)):
+        data[22:26] = broken
+        with pytest.raises(BadImage) as caught:
+            decode_image(bytes(data), REF, DecodeConfig())
+        assert caught.value.reason == "too_many_pixels"
+
+
+@pytest.mark.parametrize("share", [0.2, 0.5, 0.9, 0.999])
+@pytest.mark.parametrize("compression", [None, "tiff_lzw", "tiff_adobe_deflate", "jpeg"])
+def test_a_tiff_that_is_cut_fails(compression: str | None, share: float) -> None:
+    whole = encode(scene(0, 40, 60)[0], "TIFF", compression=compression)
+    with pytest.raises(BadImage):
+        decode_image(whole[: int(len(whole) * share)], REF, DecodeConfig())
+
+
+@pytest.mark.parametrize(
+    ("tag", "value"), [(256, 0), (256, 2**31), (257, 2**32 - 1), (277, 0), (277, 60_000), (322, 2**20), (323, 2**31)]
+)
+def test_a_tiff_that_promises_too_much_is_not_decoded(tag: int, value: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    fields = {256: 60, 257: 40, 258: 8, 259: 1, 262: 2, 273: 8, 277: 3, 278: 40, 279: 7200, 322: 16, 323: 16}
+    entries = b"".join(struct.pack("<HHII", key, 4, 1, one) for key, one in sorted((fields | {tag: value}).items()))
+    data = b"II*\0" + struct.pack("<IH", 8, len(fields)) + entries + bytes(4)
+    monkeypatch.setattr("cv2.imdecode", lambda *_: pytest.fail("it was decoded"))
+    with pytest.raises(BadImage):
+        decode_image(data, REF, DecodeConfig())

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pycocotools import mask as coco_mask
 
-from saliency_prompt.schemas.config import FiltersConfig
+from saliency_prompt.schemas.labels.saliency import FiltersConfig
 from saliency_prompt.stages.encode import encode_masks
 
 # pycocotools 2.0.11 decodes with numpy 1 habits

@@ -24,6 +24,14 @@ SAMPLES = {
     "webp_lossless": encode(IMAGE, "WEBP", lossless=True),
     "webp_alpha": encode(np.dstack([IMAGE, IMAGE[..., 0]]), "WEBP", mode="RGBA"),
     "webp_exif": encode(IMAGE, "WEBP", exif=exif(8)),
+    "bmp": encode(IMAGE, "BMP"),
+    "bmp_palette": encode(IMAGE, "BMP", mode="P"),
+    "bmp_alpha": encode(np.dstack([IMAGE, IMAGE[..., 0]]), "BMP", mode="RGBA"),
+    "tiff": encode(IMAGE, "TIFF", exif=exif(7)),
+    "tiff_packed": encode(IMAGE, "TIFF", compression="tiff_lzw"),
+    "tiff_grey": encode(IMAGE, "TIFF", mode="L"),
+    "tiff_palette": encode(IMAGE, "TIFF", mode="P"),
+    "tiff_cmyk": encode(IMAGE, "TIFF", mode="CMYK"),
 }
 FORMATS = {
     "jpeg": ("jpeg", 3, 6),
@@ -37,6 +45,14 @@ FORMATS = {
     "webp_lossless": ("webp", 3, 1),
     "webp_alpha": ("webp", 4, 1),
     "webp_exif": ("webp", 3, 8),
+    "bmp": ("bmp", 3, 1),
+    "bmp_palette": ("bmp", 3, 1),
+    "bmp_alpha": ("bmp", 4, 1),
+    "tiff": ("tiff", 3, 7),
+    "tiff_packed": ("tiff", 3, 1),
+    "tiff_grey": ("tiff", 1, 1),
+    "tiff_palette": ("tiff", 3, 1),
+    "tiff_cmyk": ("tiff", 4, 1),
 }
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from pycocotools import mask as coco_mask
 
-from saliency_prompt.schemas.config import Config
+from saliency_prompt.schemas.labels.saliency import Config
 from saliency_prompt.schemas.manifest import (
     FORMAT_VERSION,
     CommitInfo,
@@ -44,12 +44,15 @@ def masks_of(seed: int, count: int, height: int, width: int, saliency: bool) -> 
         counts=[rle["counts"] for rle in rles],
         bbox=coco_mask.toBbox(rles).astype(np.float32),
         area=coco_mask.area(rles).astype(np.int64),
-        score_raw=np.clip(score + 0.01, 0, 1),
         score=score,
-        seed_scale=random.integers(0, 3, count).astype(np.int8),
-        seed_yx=random.integers(0, 20, (count, 2)).astype(np.int16),
         vectors={"seed": vectors[0], "box_mean": vectors[1]},
         saliency=random.integers(0, 256, (count, 7, 9)).astype(np.uint8) if saliency else None,
+        extra={
+            "score_raw": np.clip(score + 0.01, 0, 1),
+            "seed_scale": random.integers(0, 3, count).astype(np.int8),
+            "seed_y": random.integers(0, 20, count).astype(np.int16),
+            "seed_x": random.integers(0, 20, count).astype(np.int16),
+        },
     )
 
 

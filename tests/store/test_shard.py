@@ -47,11 +47,11 @@ def test_records_come_back_as_they_were(make: Any, new_memory_store: Any, **draw
         assert masks["rank"].to_pylist() == list(range(n))
         assert masks["height"].to_pylist() == [record.height] * n
         assert masks["width"].to_pylist() == [record.width] * n
-        for name in ("area", "score", "score_raw", "seed_scale"):
+        for name in ("area", "score"):
             np.testing.assert_array_equal(masks[name].to_numpy(), getattr(record.masks, name))
+        for name, column in record.masks.extra.items():
+            np.testing.assert_array_equal(masks[name].to_numpy(), column)
         np.testing.assert_array_equal(np.array(masks["bbox"].to_pylist()), record.masks.bbox)
-        np.testing.assert_array_equal(masks["seed_y"].to_numpy(), record.masks.seed_yx[:, 0])
-        np.testing.assert_array_equal(masks["seed_x"].to_numpy(), record.masks.seed_yx[:, 1])
         for name, vectors in record.masks.vectors.items():
             np.testing.assert_array_equal(tables.vectors[name][rows], vectors)
         if record.masks.saliency is not None:

@@ -17,7 +17,7 @@ from saliency_prompt.schemas.errors import UserError
 from saliency_prompt.store.weights import read_tensors
 
 SHARED = Path(__file__).resolve().parents[3] / "shared"
-RESNETS = [name for name in BACKBONES if name.startswith("resnet")]
+RESNETS = [name for name in BACKBONES if name.startswith("resne")]
 
 
 def with_statistics(model: nn.Module) -> nn.Module:
@@ -40,7 +40,7 @@ def test_parameters_have_torchvisions_names_and_shapes(arch):
     assert ours == {k: v for k, v in theirs.items() if not k.startswith("fc.")}
 
 
-@pytest.mark.parametrize("arch", ["resnet18", "resnet50"])
+@pytest.mark.parametrize("arch", ["resnet18", "resnet50", "resnext50_32x4d"])
 @torch.inference_mode()
 def test_forward_is_torchvisions(arch):
     theirs = with_statistics(getattr(torchvision.models, arch)())
@@ -99,7 +99,7 @@ def test_stride_in_1x1_needs_a_1x1_convolution(arch):
         build_backbone(arch, stride_in_1x1=True)
 
 
-@pytest.mark.parametrize("arch", ["resnet18", "resnet50"])
+@pytest.mark.parametrize("arch", ["resnet18", "resnet50", "resnext50_32x4d"])
 @torch.inference_mode()
 def test_folded_batch_norm_computes_the_same(arch):
     model = with_statistics(build_backbone(arch))

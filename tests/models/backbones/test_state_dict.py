@@ -3,7 +3,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from saliency_prompt.models.backbones.registry import build_backbone
+from saliency_prompt.models.backbones.registry import BACKBONES, build_backbone
 from saliency_prompt.models.backbones.state_dict import backbone_state, infer_arch, load_backbone_state, unwrap
 from saliency_prompt.schemas.errors import UserError
 
@@ -119,7 +119,7 @@ def test_nothing_is_copied_when_anything_is_wrong(plain):
     assert same(module.state_dict(), before)
 
 
-@pytest.mark.parametrize("arch", ["resnet18", "resnet34", "resnet50", "resnet101"])
+@pytest.mark.parametrize("arch", [name for name in BACKBONES if name.startswith("resne")])
 def test_architecture_is_read_off_the_blocks(arch):
     with torch.device("meta"):
         assert infer_arch(build_backbone(arch).state_dict()) == arch

@@ -1,0 +1,88 @@
+"""`models`, `predict`, `kernels`, `curves`, `convert`: what can be trained, and what is done with it."""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from . import exits
+from .jobs import RunFolder
+from .options import Device
+
+
+def models() -> None:
+    """List what can be trained, with its presets."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from ..schemas.training.densecl import DENSECL_PRESETS
+    from ..schemas.training.registry import MODELS
+
+    table = Table("model", "what it is", "command", "presets")
+    for name, spec in MODELS.items():
+        table.add_row(name, spec.words, f"train --model {name}", ", ".join(spec.presets))
+        if spec.pretrain_presets is not None:
+            table.add_row(
+                "", "the same with Saliency Prompt", f"pretrain --model {name}", ", ".join(spec.pretrain_presets)
+            )
+    table.add_row("densecl", "a backbone, from photographs alone", "densecl", ", ".join(DENSECL_PRESETS))
+    Console(width=None if Console().is_terminal else 140).print(table)
+
+
+def predict(
+    run: RunFolder,
+    photos: Annotated[str, typer.Argument(help="Folder, glob, text file of paths, COCO json, or bucket URL.")],
+    out: Annotated[Path, typer.Option(help="COCO results to write.")],
+    overlays: Annotated[Path | None, typer.Option(help="Folder for pictures of them.")] = None,
+    min_score: Annotated[float, typer.Option(min=0, max=1, help="Smallest score.")] = 0.05,
+    device: Device = "auto",
+) -> None:
+    """Find objects in photographs with a trained model. Exit code 3 if some could not be used."""
+    from ..pipeline.training.predict import predict as find
+    from ..stages.device import resolve_device
+
+    skipped: list[str] = []
+    count = find(run, photos, out, resolve_device(device), overlays=overlays, min_score=min_score, skip=skipped.append)
+    typer.echo(f"wrote {out}: {count:,} objects")
+    for line in skipped:
+        typer.echo(line, err=True)
+    raise typer.Exit(exits.SET_ASIDE if skipped else exits.DONE)
+
+
+def kernels(
+    run: RunFolder,
+    images: Annotated[str, typer.Option(help="Photographs to look at.")],
+    out: Annotated[Path, typer.Option(help="Picture to write.")],
+    limit: Annotated[int, typer.Option(min=1, help="Photographs at most.")] = 5000,
+    device: Device = "auto",
+) -> None:
+    """Draw where each query finds its objects, on average (Saliency Prompt, Figure 6), and say how they differ."""
+    from ..pipeline.training.kernels import draw_kernels
+    from ..stages.device import resolve_device
+
+    typer.echo(json.dumps(draw_kernels(run, images, out, resolve_device(device), limit=limit), indent=2))
+
+
+def curves(
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Folders of training runs.")],
+    out: Annotated[Path, typer.Option(help="Picture to write: png, svg or pdf.")],
+    metric: Annotated[list[str] | None, typer.Option(help="What to draw; may be given several times.")] = None,
+) -> None:
+    """Draw learning curves of training runs (also those of `densecl`) over each other."""
+    from ..pipeline.curves import draw_curves, read_curves
+
+    drawn = draw_curves({str(run): [read_curves(run)] for run in runs}, out, metric or [])
+    typer.echo(f"wrote {out}: {', '.join(drawn)}")
+
+
+def convert(
+    kind: Annotated[str, typer.Argument(help="cityscapes, ctw1500 or textdet (MMOCR's JSON).")],
+    source: Annotated[Path, typer.Argument(help="Folder that the data set was unpacked into.")],
+    out: Annotated[Path, typer.Argument(help="COCO file to write.")],
+) -> None:
+    """Write the annotations of another data set as a COCO file."""
+    from ..pipeline.convert import convert as write
+
+    images, annotations = write(kind, source, out)
+    typer.echo(f"wrote {out}: {images:,} images, {annotations:,} annotations")

@@ -1,1 +1,0 @@
-"""DenseCL training as a job: photographs in, a run folder and a backbone out."""

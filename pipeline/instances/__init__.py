@@ -1,1 +1,0 @@
-"""Pre-training, fine-tuning and use of query-based models as jobs."""

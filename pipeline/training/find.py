@@ -1,0 +1,95 @@
+"""A detector on photographs."""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ...models.detector import Detector, Limits
+from ...schemas.records import ImageRef
+from ...schemas.training.sections import SupervisedConfig
+from ...stages.device import DTYPES, resolve_precision
+from ...stages.instances.results import Instances, encode_found
+from ...stages.instances.samples import Batch, Sample, SampleError, collate, load_pixels, make_sample, padded_size
+
+BATCH = 4  # images at once
+WAITING = 32  # decoded images that wait for others of their size, at most
+
+
+def find_in(
+    model: Detector,
+    config: SupervisedConfig,
+    refs: Sequence[ImageRef],
+    device: torch.device,
+    *,
+    min_score: float = 0.0,
+    skipped: Callable[[str], None] = lambda _: None,
+) -> Iterator[tuple[ImageRef, Instances | None]]:
+    """The objects in each photograph; None for one that cannot be used, which `skipped` is told of.
+
+    Photographs come as their batches are done. What is found in one does not depend on the others.
+    """
+    for batch, usable in batches_of(refs, config, model.multiple, skipped):
+        if batch is not None:
+            limits = Limits(model.most, min_score)
+            with arithmetic(config, device):
+                found = model.find(normal_images(model, batch, device), batch.resized, limits)
+            padded = (batch.images.shape[2], batch.images.shape[3])
+        for place, ref in enumerate(usable):
+            if batch is None:
+                yield ref, None
+                continue
+            resized, stored = batch.resized[place], batch.stored[place]
+            yield (
+                ref,
+                encode_found(
+                    found[place], padded=padded, resized=resized, stored=stored, threshold=config.trainer.threshold
+                ),
+            )
+
+
+def normal_images(model: Detector, batch: Batch, device: torch.device) -> Tensor:
+    """The images of a batch as the backbone takes them."""
+    mean = torch.tensor(model.backbone.mean, device=device).view(1, 3, 1, 1)
+    std = torch.tensor(model.backbone.std, device=device).view(1, 3, 1, 1)
+    return (batch.images.to(device).float() - mean) / std
+
+
+@contextmanager
+def arithmetic(config: SupervisedConfig, device: torch.device) -> Iterator[None]:
+    """Inference in the run's precision."""
+    dtype = DTYPES[resolve_precision(config.trainer.precision, device)]
+    with torch.inference_mode(), torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
+        yield
+
+
+def batches_of(
+    refs: Sequence[ImageRef], config: SupervisedConfig, multiple: int, skipped: Callable[[str], None]
+) -> Iterator[tuple[Batch | None, list[ImageRef]]]:
+    """Photographs BATCH at a time; those that cannot be used come alone and without a batch.
+
+    A batch holds images that are padded to the same size: what is found in one never depends on its company.
+    """
+    size = (config.data.short_side, config.data.long_side)
+    waiting: dict[tuple[int, int], list[tuple[ImageRef, Sample]]] = {}
+    for ref in refs:
+        try:
+            pixels, stored = load_pixels(ref, size, config.data.max_pixels)
+        except SampleError as trouble:
+            skipped(str(trouble))
+            yield None, [ref]
+            continue
+        about = {"image_id": ref.image_id, "file_name": ref.file_name, "stored": stored}
+        sample = make_sample(pixels, np.zeros((0, *pixels.shape[:2]), np.uint8), [], about)
+        padded = padded_size(pixels.shape[0], pixels.shape[1], multiple)
+        waiting.setdefault(padded, []).append((ref, sample))
+        if len(waiting[padded]) == BATCH or sum(map(len, waiting.values())) == WAITING:
+            yield _batch(waiting.pop(max(waiting, key=lambda one: len(waiting[one]))), multiple)
+    for held in waiting.values():
+        yield _batch(held, multiple)
+
+
+def _batch(held: list[tuple[ImageRef, Sample]], multiple: int) -> tuple[Batch, list[ImageRef]]:
+    return collate([sample for _, sample in held], multiple), [ref for ref, _ in held]

@@ -1,0 +1,58 @@
+"""A trained model on photographs: results and pictures."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from pycocotools import mask as coco_mask
+
+from ...schemas.errors import UserError
+from ...schemas.records import ImageRef
+from ...stages.instances.results import Instances, as_results
+from ...stages.instances.samples import load_pixels
+from ...stages.overlay import draw_overlay
+from ..sources import open_source
+from .find import find_in
+from .model import load_detector
+
+
+def predict(
+    run: Path,
+    photos: str,
+    out: Path,
+    device: torch.device,
+    *,
+    overlays: Path | None = None,
+    min_score: float = 0.05,
+    skip: Callable[[str], None] = lambda _: None,
+) -> int:
+    """Write COCO results, with the file name in each, and return their number; `skip` is told of bad photographs."""
+    model = load_detector(run)
+    refs = list(open_source(photos).refs())
+    results: list[dict[str, Any]] = []
+    found_in = find_in(model.module.to(device), model.config, refs, device, min_score=min_score, skipped=skip)
+    for ref, found in found_in:
+        if found is None:
+            continue
+        results += [{**one, "file_name": ref.file_name} for one in as_results(found, ref.image_id, model.categories)]
+        if overlays is not None:
+            _draw(ref, found, overlays)
+    try:
+        out.write_text(json.dumps(results), encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"{out} cannot be written ({error.strerror}): choose another --out.") from None
+    return len(results)
+
+
+def _draw(ref: ImageRef, found: Instances, folder: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    pixels, _ = load_pixels(ref, None, 100_000_000)
+    counts = [mask["counts"] for mask in found.masks]
+    boxes_n4 = np.array([coco_mask.toBbox(mask) for mask in found.masks], np.float32).reshape(-1, 4)
+    picture = draw_overlay(pixels, counts, boxes_n4, found.scores)
+    name = Path(ref.file_name).with_suffix("").as_posix().replace("/", "_")
+    cv2.imwrite(str(folder / f"{name}.png"), cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))

@@ -1,0 +1,1 @@
+"""Configurations of producers: one file each, and what all of them share in `base.py`."""

@@ -1,0 +1,70 @@
+"""Producers by name: how each is configured and what it stores. No torch, so that the command line reads it at once."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from .errors import UserError
+from .labels.base import LabelConfig
+from .labels.detector import DETECTOR_PRESETS, DetectorConfig
+from .labels.saliency import PRESETS, Config
+from .load import load_settings, parse_settings
+
+Presets = Mapping[str, Mapping[str, Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class ProducerSpec:
+    """A producer: its configuration, presets (the first is the default), and own columns of masks.parquet.
+
+    `columns` are names and types as a data set's card declares them. `needs` says what it must be given.
+    """
+
+    about: str
+    config: type[LabelConfig]
+    presets: Presets
+    columns: Mapping[str, str]
+    needs: str
+
+
+PRODUCERS: dict[str, ProducerSpec] = {
+    "saliency": ProducerSpec(
+        about="masks of what stands out, and prompt vectors, without any labels",
+        config=Config,
+        presets=PRESETS,
+        columns={"score_raw": "float32", "seed_scale": "int8", "seed_y": "int16", "seed_x": "int16"},
+        needs="weights of a backbone",
+    ),
+    "detector": ProducerSpec(
+        about="instances and their classes, found by a trained model",
+        config=DetectorConfig,
+        presets=DETECTOR_PRESETS,
+        columns={"label": "int32", "maskness": "float32"},
+        needs="the folder of a training run",
+    ),
+}
+
+
+def find_producer(name: str) -> ProducerSpec:
+    """The spec of a name; UserError for others."""
+    if name not in PRODUCERS:
+        raise UserError(f"There is no producer {name!r}: take one of {', '.join(PRODUCERS)}.")
+    return PRODUCERS[name]
+
+
+def producer_of(config: LabelConfig) -> str:
+    """The name of the producer that a configuration is for."""
+    return next(name for name, spec in PRODUCERS.items() if isinstance(config, spec.config))
+
+
+def load_label_config(
+    producer: str, preset: str | None = None, file: str | None = None, overrides: Iterable[str] = ()
+) -> LabelConfig:
+    """Defaults, then the preset, then the file, then `section.field=value` overrides; UserError for mistakes."""
+    spec = find_producer(producer)
+    return load_settings(spec.config, spec.presets, preset or next(iter(spec.presets)), file, overrides)
+
+
+def parse_label_config(producer: str, values: Mapping[str, Any]) -> LabelConfig:
+    """The configuration that a card holds; UserError in one sentence for the first thing that is wrong."""
+    return parse_settings(find_producer(producer).config, values)

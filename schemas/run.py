@@ -1,0 +1,92 @@
+"""`run.json`: what a training run is, and how far it came."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+RUN_FORMAT = 2
+
+
+class Session(BaseModel):
+    """One call of a training command: where it ran, and how far it came in how many seconds."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    started: str
+    device: str
+    processes: int
+    threads: int
+    torch: str
+    version: str
+    step: int = 0
+    seconds: float = 0.0
+
+
+class RunCard(BaseModel):
+    """What a run trains (`recipe`, `model`, `config`), on what (`data`, a digest of it), from what (`weights`).
+
+    `categories` are the ids of a COCO file, label i being categories[i]; empty for a model without classes.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    run: int = RUN_FORMAT
+    recipe: str
+    model: str
+    config: dict[str, Any]
+    arch: str
+    weights: str = ""
+    weights_sha256: str = ""
+    num_classes: int = 0
+    categories: tuple[int, ...] = ()
+    class_names: tuple[str, ...] = ()
+    seed_channels: int = 0
+    source: str = ""
+    images: int = 0
+    data: str = ""
+    percent: float = 100.0
+    pretrained: str | None = None
+    sessions: tuple[Session, ...] = ()
+    last: dict[str, float] = {}
+    skipped: int = 0
+
+
+# What must be equal for a run to go on; the configuration is compared apart.
+_IDENTITY = {
+    "recipe": "the recipe",
+    "model": "the model",
+    "arch": "the backbone",
+    "weights_sha256": "the backbone's weights",
+    "num_classes": "the number of classes",
+    "categories": "the categories",
+    "seed_channels": "the length of the stored vectors",
+    "images": "the number of images",
+    "data": "the data",
+    "percent": "the share of the images",
+}
+
+
+def upgrade_card(old: Mapping[str, Any]) -> dict[str, Any]:
+    """A card of format 1, which every command wrote in a shape of its own, as one of today; others as they are."""
+    if "recipe" in old:
+        return dict(old)
+    if "densecl_run" in old:
+        return {
+            **old,
+            "recipe": "densecl",
+            "model": "densecl",
+            "arch": old["config"]["model"]["arch"],
+            "source": old["photos"],
+            "images": old["photos_count"],
+            "data": old["photos_sha256"],
+            "last": {name: value for name, value in old.get("last", {}).items() if name not in ("step", "epoch")},
+        }
+    recipe = {"pretrain": "saliency-prompt", "finetune": "supervised"}[old["kind"]]
+    return {**old, "recipe": recipe, "model": old["config"]["model"]["host"], "data": old.get("dataset") or ""}
+
+
+def differences(old: RunCard, new: RunCard) -> list[str]:
+    """In what two runs differ but for their configuration, in words; what an old card does not say is not compared."""
+    before, now = old.model_dump(), new.model_dump()
+    return [words for key, words in _IDENTITY.items() if before[key] not in ("", now[key])]

@@ -1,0 +1,1 @@
+"""Configuration of training: one file for each recipe or model, `registry.py` names them."""

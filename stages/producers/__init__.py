@@ -1,0 +1,1 @@
+"""Producers: what turns photographs into records. One folder or file each; none knows another."""

@@ -1,0 +1,1 @@
+"""What is trained: a recipe each, which knows no other."""
