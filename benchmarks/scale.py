@@ -29,8 +29,8 @@ from saliency_prompt.schemas.manifest import FORMAT_VERSION, CommitInfo, Dataset
 from saliency_prompt.schemas.records import ImageRecord, ImageRef
 from saliency_prompt.store.dataset import Dataset
 from saliency_prompt.store.inputs import write_inputs
-from saliency_prompt.store.layout import CARD
 from saliency_prompt.store.objects import open_store
+from saliency_prompt.store.provenance import publish_card
 from saliency_prompt.store.shard import build_shard, commit_shard
 
 
@@ -96,7 +96,7 @@ def measure(size: int, folder: str) -> dict[str, Any]:
         inputs_sha256=plan.inputs_sha256,
         device="none",
     )
-    store.put_if_absent(CARD, card.to_json())
+    publish_card(store, card, plan.files)
     phase("plan", start)
 
     dataset = Dataset.of(store)

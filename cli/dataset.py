@@ -24,7 +24,9 @@ def verify(dataset: DatasetUrl) -> None:
 
 def gc(
     dataset: DatasetUrl,
-    grace: Annotated[float, typer.Option(help="Keep files younger than this, in seconds: they may be in use.")] = 3600,
+    grace: Annotated[
+        float, typer.Option(help="Keep files younger than this, in seconds: they may be in use. A week by default.")
+    ] = 7 * 86400,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only count.")] = False,
 ) -> None:
     """Remove what no commit names: the remains of interrupted and superseded work."""

@@ -59,6 +59,8 @@ def status(
     console.print(f"  masks      {counts.masks:,}")
     console.print(f"  weights    {opened.card.weights_name}")
     console.print(f"  sealed     {now.root_hash or 'no'}")
+    if now.trouble:
+        console.print(f"  damaged    the seal {now.trouble}: run `generate` again")
     for line in _describe(states, now):
         console.print(f"  run        {line}")
     if counts.quarantined:

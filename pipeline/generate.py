@@ -1,6 +1,7 @@
 """The main job: photographs in, a sealed data set of pseudo-masks and prompt vectors out."""
 
 import hashlib
+import logging
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -16,6 +17,7 @@ from ..schemas.records import ImageRecord, ImageRef
 from ..stages.producers.detector import TrainedDetector
 from ..stages.read import BadImage, read_image_bytes
 from ..store.dataset import Dataset, Generations
+from ..store.presence import incomplete_shards
 from ..version import __version__
 from .drain import watch_drain
 from .engine import Meter, load_image
@@ -25,6 +27,8 @@ from .parent import Parent
 from .plan import Planned, plan
 from .run import RunReport, ShardReport, ShardRunner, finish, run_in_process
 from .sources import Source
+
+log = logging.getLogger(__name__)
 
 
 class Reporter(Protocol):
@@ -122,7 +126,9 @@ def generate(
     """Plan or resume, run what is left, and seal when all is committed."""
     executor = executor or InProcess()
     planned = executor.plan(source, job)
-    todo = _missing(planned.dataset.generations())
+    todo = _todo(planned.dataset, planned.dataset.generations())
+    if np.any(todo > 0):
+        planned.dataset.unseal()
     return planned.dataset, _run(executor, planned, todo, reporter, stop)
 
 
@@ -137,9 +143,9 @@ def retry_quarantined(
     executor = executor or InProcess()
     planned = executor.plan(source, job)
     generations = planned.dataset.generations()
-    todo = _missing(generations)
+    todo = _todo(planned.dataset, generations)
     for commit in planned.dataset.commits(generations):
-        if commit.counts.quarantined and _any_readable(planned, commit):
+        if todo[commit.shard_id] < 0 and commit.counts.quarantined and _any_readable(planned, commit):
             todo[commit.shard_id] = commit.generation + 1
     if np.any(todo > 0):
         planned.dataset.unseal()
@@ -157,9 +163,13 @@ def journal_shard(journal: Journal, report: ShardReport, **by: object) -> None:
     )
 
 
-def _missing(generations: Generations) -> Generations:
-    """Generation 0 where there is no commit."""
-    return np.where(generations < 0, 0, -1).astype(np.int16)
+def _todo(dataset: Dataset, generations: Generations) -> Generations:
+    """Generation 0 where there is no commit, the next one where files of the commit are gone."""
+    todo = np.where(generations < 0, 0, -1).astype(np.int16)
+    for shard_id in incomplete_shards(dataset, generations):
+        log.warning("shard %d lacks files that its commit names: computing it anew", shard_id)
+        todo[shard_id] = generations[shard_id] + 1
+    return todo
 
 
 def _run(

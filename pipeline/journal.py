@@ -2,6 +2,7 @@
 
 import json
 import logging
+import math
 import socket
 import time
 from collections.abc import Iterator
@@ -17,6 +18,18 @@ RUNS = "runs"
 PART_EVENTS = 1000  # a bucket cannot append: the journal is a row of parts, and only the last is written again
 FLUSH_SECONDS = 10.0  # what a killed run may lose of it
 PULSE_SECONDS = 30.0  # between signs of life while no shard ends
+
+# What readers of events take for granted.
+_ALWAYS = {"event", "time", "run"}
+_NEEDED = {
+    "run_started": {"executor"},
+    "worker_ready": {"worker"},
+    "worker_lost": {"worker"},
+    "worker_released": {"worker"},
+    "shard_committed": {"shard", "images"},
+    "run_ended": {"drained", "shards_left"},
+    "run_stopped": {"error"},
+}
 
 log = logging.getLogger(__name__)
 
@@ -86,6 +99,27 @@ def journal_keys(dataset: Dataset) -> list[str]:
 
 
 def read_part(dataset: Dataset, key: str) -> Iterator[dict[str, Any]]:
-    """The events in one part of a journal."""
+    """The events in one part of a journal; lines that are none are passed over, since nothing depends on them."""
     for line in dataset.store.get(key).splitlines():
-        yield json.loads(line)
+        try:
+            event = json.loads(line)
+        except (ValueError, RecursionError):
+            continue
+        if not isinstance(event, dict) or not all(map(_plain, event.items())):
+            continue
+        if event.keys() >= _ALWAYS | _NEEDED.get(event.get("event", ""), set()):
+            yield event
+
+
+def _plain(field: tuple[str, Any]) -> bool:
+    """Whether a field holds what its readers take it to hold."""
+    name, value = field
+    if name in ("event", "run", "host", "error"):
+        return isinstance(value, str)
+    if name in ("worker", "pid"):
+        return isinstance(value, int | str)
+    if name == "steps":
+        return isinstance(value, dict) and all(isinstance(seconds, int | float) for seconds in value.values())
+    if name in ("time", "shard", "seconds", "images", "masks", "quarantined"):
+        return isinstance(value, int | float) and math.isfinite(value)
+    return True

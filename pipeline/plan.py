@@ -18,6 +18,7 @@ from ..store.dataset import Dataset
 from ..store.inputs import discard_inputs, write_inputs
 from ..store.layout import CARD
 from ..store.objects import open_store
+from ..store.provenance import publish_card
 from ..version import __version__
 from .parent import Parent
 from .sources import Source, refuse_target_inside
@@ -96,7 +97,7 @@ def plan(
         parent=root_hash,
         mask_columns={} if producer == "saliency" else dict(PRODUCERS[producer].columns),
     )
-    if not store.put_if_absent(CARD, card.to_json()):
+    if not publish_card(store, card, summary.files):
         there = Dataset.open(out)
         if there.card.plan == summary.plan:  # this very card: the answer to its first request was lost
             return Planned(there, resolved, loaded, parent, resumed=False)

@@ -21,6 +21,7 @@ from ..schemas.records import ImageRecord, ImageRef
 from ..stages.producers.contract import Loaded
 from ..stages.read import BadImage, quarantined, read_image_bytes
 from ..store.dataset import Dataset
+from ..store.presence import incomplete_shards
 from ..store.shard import build_shard, commit_shard
 from ..version import __version__
 from .engine import Engine, EngineClosedError, Meter
@@ -186,6 +187,7 @@ def unfinished(dataset: Dataset) -> list[int]:
 
 
 def finish(dataset: Dataset, shards_done: int) -> RunReport:
-    """Seal the data set if every shard is committed."""
-    left = int(np.count_nonzero(~dataset.committed()))
+    """Seal the data set if every shard is committed, and its files are there."""
+    generations = dataset.generations()
+    left = int(np.count_nonzero(generations < 0)) + len(incomplete_shards(dataset, generations))
     return RunReport(shards_done, left, None if left else dataset.seal())

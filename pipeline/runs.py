@@ -41,7 +41,8 @@ def runs(dataset: Dataset, now: float | None = None) -> list[RunState]:
     modified = {info.key: info.modified.timestamp() for info in dataset.store.list("runs")}
     groups = [list(keys) for _, keys in groupby(journal_keys(dataset), key=lambda key: key.split(".")[0])]
     recent = [keys for keys in groups if now - max(modified.get(key, 0.0) for key in keys) < ALIVE_SECONDS]
-    states = [run_state(event for key in keys for event in read_part(dataset, key)) for keys in recent or groups[-1:]]
+    told = [[event for key in keys for event in read_part(dataset, key)] for keys in recent or groups[-1:]]
+    states = [run_state(events) for events in told if events]
     return [state for state in states if state.alive(now)] or states[-1:]
 
 
@@ -72,14 +73,15 @@ def run_state(events: Iterable[dict[str, Any]]) -> RunState:
                 ended = "drained" if event["drained"] else ("stopped" if event["shards_left"] else "all shards done")
             case "run_stopped":
                 ended = event["error"]
+    executor = first.get("executor", "")
     since = max(last - RATE_SECONDS, first["time"])
     images = sum(count for at, count in shards if at > since)
     return RunState(
         run_id=first["run"],
-        executor=first["executor"],
+        executor=executor,
         started=first["time"],
         last_sign=last,
-        workers=len(ready) if first["executor"] != "InProcess" else 1,
+        workers=len(ready) if executor != "InProcess" else 1,
         workers_lost=lost,
         shards_failed=failed,
         images_per_second=images / (last - since) if last > since else 0.0,

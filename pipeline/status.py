@@ -5,11 +5,12 @@ from dataclasses import dataclass
 
 from ..schemas.manifest import ShardCounts
 from ..store.dataset import Dataset
+from ..store.seals import Sum, read_entry
 
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """Counts over the committed shards; `root_hash` is None while the data set is not sealed."""
+    """Counts over the committed shards; `root_hash` is None unless the data set is sealed, and is what was sealed."""
 
     url: str
     n_images: int
@@ -17,6 +18,7 @@ class Status:
     shards_done: int
     counts: ShardCounts
     root_hash: str | None
+    trouble: str = ""  # why a seal does not count
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,14 +33,20 @@ class Quarantined:
 
 def status(dataset: Dataset) -> Status:
     """Totals of a data set; memory does not grow with it."""
-    seal = dataset.sealed
+    entry, total = read_entry(dataset.store), Sum()
+    generations = dataset.generations()
+    for commit in dataset.commits(generations):
+        total.add(commit)
+    seal = None if entry is None else entry.seal
+    trouble = "" if entry is None or seal is None else dataset.disagreement(entry, total) or ""
     return Status(
         url=dataset.url,
         n_images=dataset.card.n_images,
         n_shards=dataset.card.n_shards,
-        shards_done=int(dataset.committed().sum()),
-        counts=dataset.counts(),
-        root_hash=seal.root_hash if seal else None,
+        shards_done=total.n_shards,
+        counts=total.counts,
+        root_hash=seal.root_hash if seal and not trouble else None,
+        trouble=trouble,
     )
 
 

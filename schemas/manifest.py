@@ -1,22 +1,27 @@
-"""The JSON documents of a data set: card, commit and seal. Frozen, and strict about unknown keys."""
+"""The JSON documents of a data set: card, commit and seal. Frozen, and strict about unknown keys and bounds."""
 
 import hashlib
 import json
 from collections.abc import Mapping
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, Self
 
 import pyarrow as pa
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from .records import SALIENCY_COLUMNS, columns_of, masks_schema
+from .records import COLUMN_TYPES, CORE_COLUMNS, SALIENCY_COLUMNS, columns_of, masks_schema
 
 FORMAT_VERSION = 1  # of saliency data sets, which keep their bytes
 FORMATS = (1, 2)  # that can be read; 2 has checksums inside its files and columns of its producer
 
+MAX_SHARDS = 10_000_000  # what is held of each in memory is a few dozen bytes
+MAX_SHARD_SIZE = 65_536
+MAX_COUNT = 2**50
+
 # Names in a commit become keys and paths: plain words only, so that none leads out of the data set.
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+Count = Annotated[int, Field(ge=0, le=MAX_COUNT)]
 AttemptName = Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
-FileName = Annotated[str, Field(pattern=r"^\w+(\.\w+)*(/\w+(\.\w+)*)*$")]
+FileName = Annotated[str, Field(pattern=r"^[\w-]+(\.\w+)*(/\w+(\.\w+)*)*$")]
 
 
 class Document(BaseModel):
@@ -36,11 +41,11 @@ class Document(BaseModel):
 class ShardCounts(Document):
     """Totals over images and masks; `images` is the sum of the three statuses."""
 
-    images: int = 0
-    ok: int = 0
-    empty: int = 0
-    quarantined: int = 0
-    masks: int = 0
+    images: Count = 0
+    ok: Count = 0
+    empty: Count = 0
+    quarantined: Count = 0
+    masks: Count = 0
 
     def __add__(self, other: "ShardCounts") -> "ShardCounts":
         mine, theirs = self.model_dump(), other.model_dump()
@@ -61,10 +66,10 @@ class DatasetCard(Document):
     weights_name: str
     weights_sha256: str
     source: str
-    n_images: int
-    n_shards: int
-    shard_size: int
-    plan: str
+    n_images: Annotated[int, Field(ge=1, le=MAX_SHARDS * MAX_SHARD_SIZE)]
+    n_shards: Annotated[int, Field(ge=1, le=MAX_SHARDS)]
+    shard_size: Annotated[int, Field(ge=1, le=MAX_SHARD_SIZE)]
+    plan: AttemptName
     inputs_sha256: str
     device: str
     producer: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]*$")] = "saliency"
@@ -72,6 +77,26 @@ class DatasetCard(Document):
     mask_columns: dict[str, str] = {}
 
     later: ClassVar[frozenset[str]] = frozenset({"producer", "parent", "mask_columns"})
+
+    @field_validator("mask_columns")
+    @classmethod
+    def _known_types(cls, declared: dict[str, str]) -> dict[str, str]:
+        taken = {column.name for column in CORE_COLUMNS}
+        if bad := [name for name, kind in declared.items() if not name.isidentifier() or kind not in COLUMN_TYPES]:
+            raise ValueError(f"the column {bad[0]!r} has no known type")
+        if both := taken & declared.keys():
+            raise ValueError(f"the column {min(both)} is one of the core")
+        return declared
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        if not (self.n_shards - 1) * self.shard_size < self.n_images <= self.n_shards * self.shard_size:
+            raise ValueError("images, shards and the size of a shard do not fit each other")
+        return self
+
+    def images_of(self, shard_id: int) -> int:
+        """How many images the plan gives to a shard."""
+        return min(self.shard_size, self.n_images - shard_id * self.shard_size)
 
     @property
     def masks_schema(self) -> pa.Schema:
@@ -88,15 +113,15 @@ def format_of(producer: str) -> int:
 class FileEntry(Document):
     """Size in bytes and hex digest of one file of a shard."""
 
-    size: int
+    size: Count
     sha256: Sha256
 
 
 class CommitInfo(Document):
     """When, where and by what a shard was computed; no part of any hash."""
 
-    started: float  # seconds since the epoch
-    seconds: float
+    started: Annotated[float, Field(ge=0, le=1e11)]  # seconds since the epoch
+    seconds: Annotated[float, Field(ge=0, le=1e10)]
     host: str
     code_version: str
 
@@ -119,13 +144,31 @@ class ShardCommit(Document):
 
 
 class Seal(Document):
-    """`sealed.json`: all shards are committed, and `root_hash` names the data in one string."""
+    """All shards are committed, and `root_hash` names the data in one string. `sealed.json` is a copy of the newest."""
 
     format_version: int
     root_hash: str
     fingerprint: str
     n_shards: int
     counts: ShardCounts
+
+
+class SealEntry(Document):
+    """`seals/N.json`: written if absent, the highest number counts. Without a seal the data set is open again.
+
+    `provenance_sha256` is the digest of `plan/.../digests.json`, None in a data set that has none.
+    """
+
+    generation: int
+    seal: Seal | None
+    provenance_sha256: Sha256 | None
+
+
+class PlanDigests(Document):
+    """`plan/<plan>/digests.json`: the digests of card and plan, written before the card."""
+
+    card_sha256: Sha256
+    plan_files: dict[FileName, FileEntry]
 
 
 def fingerprint(identity: Mapping[str, Any], weights_sha256: str, parent: str | None = None) -> str:

@@ -13,18 +13,24 @@ from itertools import chain
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
 from ..schemas.errors import UserError
-from ..schemas.manifest import ShardCounts
+from ..schemas.manifest import DatasetCard, fingerprint
 from ..schemas.records import ImageRef
+from ..schemas.registry import parse_label_config
+from ..schemas.section import identity
 from .check_shard import Problem, ShardFindings, check_shard
-from .dataset import DamageError, Dataset
+from .damage import DamageError
+from .dataset import Dataset, Generations
 from .inputs import InputsReader, update_digest
-from .layout import CARD, COMMITS, PLAN, SEAL, SHARDS, commit_key, parse_attempt, parse_commit_key
+from .layout import CARD, COMMITS, PLAN, SEAL, SEALS, SHARDS, commit_key, parse_attempt, parse_commit_key
 from .objects import ObjectInfo
+from .provenance import check_plan
+from .seals import Sum, read_copy, read_entry
+from .shard import lost_files
 
 WORKERS = 4  # hashing releases the GIL
+GRACE_SECONDS = 7 * 86400.0  # of gc: longer than a machine is suspended, or a job is stopped, over a weekend
 _STAGED = re.compile(r"(#\d+|\.[0-9a-f]{32}\.partial)$")
 
 
@@ -52,21 +58,34 @@ class GcReport:
     bytes: int
 
 
+def check_fingerprint(card: DatasetCard) -> Iterator[str]:
+    """What is wrong with a card's fingerprint."""
+    try:
+        config = parse_label_config(card.producer, card.config)
+    except UserError:
+        yield "its configuration is none of its producer's"
+        return
+    if fingerprint(identity(config), card.weights_sha256, card.parent) != card.fingerprint:
+        yield "its fingerprint is not that of its configuration and weights"
+
+
 def verify(dataset: Dataset) -> VerifyReport:
-    """Read and hash every committed file again, and compare plan, rows, masks, commits and seal with each other.
+    """Read and hash every committed file again, and compare card, plan, rows, masks, commits and seal with each other.
 
     Damage to the data is reported, never raised. Raises UserError only if the store cannot be used at all.
     """
-    report, digest, n_images = VerifyReport(), sha256(), 0
-    root, total = sha256(), ShardCounts()
+    report, digest, n_images, total = VerifyReport(), sha256(), 0, Sum()
     generations = dataset.generations()
     card = dataset.card
-    plan = InputsReader(dataset.store, card.plan, card.shard_size)  # its own: the data set's remembers what it read
+    plan = InputsReader(
+        dataset.store, card.plan, card.n_images, card.shard_size
+    )  # its own: the data set's remembers what it read
+    report.problems += (Problem(None, key, sentence) for key, sentence in check_plan(dataset.store, card))
+    report.problems += (Problem(None, CARD, sentence) for sentence in check_fingerprint(card))
     with ThreadPoolExecutor(WORKERS, "verify") as pool:
         running: deque[Future[ShardFindings]] = deque()
 
         def collect(at_most: int) -> None:
-            nonlocal total
             while len(running) > at_most:
                 found = running.popleft().result()
                 report.problems += found.problems
@@ -74,8 +93,7 @@ def verify(dataset: Dataset) -> VerifyReport:
                 report.bytes += found.bytes
                 report.shards += 1
                 if found.commit:
-                    root.update(bytes.fromhex(found.commit.content_hash))
-                    total += found.commit.counts
+                    total.add(found.commit)
 
         for shard_id, generation in enumerate(generations.tolist()):
             refs = _planned(plan, shard_id, report)
@@ -91,41 +109,46 @@ def verify(dataset: Dataset) -> VerifyReport:
     if len(missing):
         sentence = f"{len(missing):,} of {card.n_shards:,} shards are not computed yet: run `generate` again"
         report.problems.append(Problem(int(missing[0]), commit_key(int(missing[0])), sentence))
-    _check_seal(dataset, report, root.hexdigest(), total, complete=not len(missing))
+    _check_seal(dataset, report, total, complete=not len(missing))
     return report
 
 
 def _planned(plan: InputsReader, shard_id: int, report: VerifyReport) -> list[ImageRef] | None:
     try:
         return plan.read(shard_id)
-    except UserError:
-        raise
-    except Exception as error:  # the plan carries no digest of its files: damage may show as anything
-        report.problems.append(Problem(shard_id, PLAN, f"its planned images cannot be read ({type(error).__name__})"))
+    except DamageError as error:
+        report.problems.append(Problem(shard_id, PLAN, f"its planned images: the plan {error.trouble}"))
         return None
 
 
-def _check_seal(dataset: Dataset, report: VerifyReport, root_hash: str, counts: ShardCounts, *, complete: bool) -> None:
+def _check_seal(dataset: Dataset, report: VerifyReport, total: Sum, *, complete: bool) -> None:
     try:
-        seal = dataset.sealed
+        entry = read_entry(dataset.store)
+        copy = read_copy(dataset.store)
     except DamageError as error:
-        report.problems.append(Problem(None, SEAL, error.trouble))
+        report.problems.append(Problem(None, error.file or SEAL, error.trouble))
         return
-    if seal is None:
+    if entry is None or entry.seal is None:
+        if copy is not None:
+            report.problems.append(Problem(None, SEAL, "it is there although the data set is open"))
         return
     if not complete:
         report.problems.append(Problem(None, SEAL, "the data set is sealed although shards are missing"))
-    elif (seal.root_hash, seal.counts, seal.fingerprint) != (root_hash, counts, dataset.card.fingerprint):
-        report.problems.append(Problem(None, SEAL, "it belongs to other data: delete it and run `generate` again"))
+    elif trouble := dataset.disagreement(entry, total):
+        report.problems.append(Problem(None, SEAL, f"it {trouble}: run `generate` again"))
+    if copy != entry.seal:
+        report.problems.append(Problem(None, SEAL, "it is not a copy of the newest seal: run `generate` again"))
 
 
-def gc(dataset: Dataset, *, grace_seconds: float = 3600, dry_run: bool = False) -> GcReport:
+def gc(dataset: Dataset, *, grace_seconds: float = GRACE_SECONDS, dry_run: bool = False) -> GcReport:
     """Remove what neither card nor current commit names, superseded commits and, on a local disk, half-written files.
 
     What is younger than `grace_seconds` stays, since a worker may be about to commit it; so does what was superseded
-    later than that, since a reader may be at it. The grace must exceed the time from a worker's first file to its
-    commit: no store can delete a file on condition that no commit appears. Raises UserError, having removed nothing,
-    if a commit cannot be read: what it names is then unknown.
+    later than that, since a reader may be at it. The grace should exceed the time from a worker's first file to its
+    commit: no store can delete a file on condition that no commit appears. A worker that is later than that looks
+    after its files once it has committed them, and `gc` looks for its commit after it has removed them: of the two,
+    whoever looks last repairs it. Raises UserError, having removed nothing, if a commit cannot be read: what it names
+    is then unknown.
     """
     cutoff = time.time() - grace_seconds
     before = dataset.generations()
@@ -152,6 +175,7 @@ def gc(dataset: Dataset, *, grace_seconds: float = 3600, dry_run: bool = False) 
     report = GcReport(len(garbage) + len(staged), sum(i.size for i in garbage) + sum(size for _, size in staged))
     if not dry_run:
         dataset.store.delete(info.key for info in garbage)
+        _retract_late(dataset, after)
         for path, _ in staged:
             path.unlink(missing_ok=True)
         if root:
@@ -160,9 +184,17 @@ def gc(dataset: Dataset, *, grace_seconds: float = 3600, dry_run: bool = False) 
     return report
 
 
-def _superseded(
-    dataset: Dataset, generations: npt.NDArray[np.int16], cutoff: float
-) -> tuple[list[ObjectInfo], set[int]]:
+def _retract_late(dataset: Dataset, before: Generations) -> None:
+    """Take back commits that came while files were removed, if theirs were among them."""
+    now = dataset.generations()
+    for shard_id in np.flatnonzero(now != before).tolist():
+        with suppress(DamageError):  # gone again
+            commit = dataset.read_commit(shard_id, int(now[shard_id]))
+            if lost_files(dataset.store, commit):
+                dataset.store.delete([commit_key(shard_id, commit.generation)])
+
+
+def _superseded(dataset: Dataset, generations: Generations, cutoff: float) -> tuple[list[ObjectInfo], set[int]]:
     """Commits that were superseded before the cutoff, and the shards in which one was superseded after it."""
     old: list[tuple[int, ObjectInfo]] = []
     fresh: set[int] = set()
@@ -181,7 +213,7 @@ def _superseded(
 def _staged(root: Path, cutoff: float) -> Iterator[tuple[Path, int]]:
     """Half-written local files, which the store does not list: what a killed writer leaves behind."""
     own = (root / name for name in os.listdir(root) if name.startswith((CARD, SEAL)))
-    below = (Path(d, f) for top in (PLAN, COMMITS, SHARDS) for d, _, files in os.walk(root / top) for f in files)
+    below = (Path(d, f) for top in (PLAN, COMMITS, SHARDS, SEALS) for d, _, files in os.walk(root / top) for f in files)
     for path in chain(own, below):
         if _STAGED.search(path.name):
             with suppress(FileNotFoundError):  # its writer has just finished

@@ -10,10 +10,13 @@ import pyarrow as pa
 from pycocotools import mask as coco_mask
 
 from ..schemas.manifest import ShardCommit, ShardCounts
-from ..schemas.records import IMAGES_SCHEMA, MASKS_SCHEMA, ImageRef
-from .dataset import DamageError, Dataset, ShardTables
+from ..schemas.records import ImageRef
+from .check_rows import bad_rows, boxes_of, check_belonging, check_images, check_masks
+from .damage import DamageError
+from .dataset import Dataset, ShardTables
 from .layout import commit_key
-from .shard import IMAGES, MASKS, PROMPTS, SALIENCY, content_hash
+from .shard import IMAGES, MASKS, PROMPTS, SALIENCY
+from .tables import check_array, check_maps
 
 MIN_BOX_IOU = 0.99  # of a stored box and the tight box of its RLE
 
@@ -58,8 +61,6 @@ def check_shard(dataset: Dataset, shard_id: int, generation: int, refs: Sequence
     except DamageError as error:
         found.add(key, error.trouble)
         return found
-    if content_hash(commit.files) != commit.content_hash:
-        found.add(key, "its content hash is not that of the files it names")
     files: dict[str, bytes] = {}
     for name in commit.files:
         try:
@@ -69,88 +70,45 @@ def check_shard(dataset: Dataset, shard_id: int, generation: int, refs: Sequence
     found.files, found.bytes = len(files), sum(map(len, files.values()))
     if not found.problems:
         try:
-            for file, sentence in check_tables(dataset.tables(files), commit.counts, refs, dataset.card.masks_schema):
+            for file, sentence in check_tables(dataset.parse(commit, files), commit.counts, refs):
                 found.add(file, sentence)
+        except DamageError as error:
+            found.add(error.file or key, error.trouble)
         except Exception as error:  # bytes as committed, yet no shard: whoever wrote them was wrong in any way
             found.add(key, f"the files it names do not hold a shard ({type(error).__name__})")
     return found
 
 
 def check_tables(
-    tables: ShardTables, counts: ShardCounts, refs: Sequence[ImageRef] | None, schema: pa.Schema = MASKS_SCHEMA
+    tables: ShardTables, counts: ShardCounts, refs: Sequence[ImageRef] | None
 ) -> Iterator[tuple[str, str]]:
     """What is wrong with the contents of a shard, as (file, sentence)."""
     images, masks = tables.images, tables.masks
-    foreign = [
-        name
-        for name, table, schema in ((IMAGES, images, IMAGES_SCHEMA), (MASKS, masks, schema))
-        if not table.schema.equals(schema)
-    ]
-    if foreign:
-        yield from ((name, "its columns are not those of the format") for name in foreign)
-        return
-    yield from ((IMAGES, sentence) for sentence in _check_images(images, counts, refs))
-    yield from ((MASKS, sentence) for sentence in _check_masks(images, masks))
+    yield from ((IMAGES, sentence) for sentence in _check_planned(images, refs))
+    yield from ((IMAGES, sentence) for sentence in check_images(images, counts))
+    troubles = list(check_masks(masks))
+    yield from ((MASKS, sentence) for sentence in (*troubles, *check_belonging(images, masks)))
+    if not troubles:  # else pycocotools must not see them
+        yield from ((MASKS, sentence) for sentence in _check_tightness(masks))
     for name, array in tables.vectors.items():
-        if len(array) != len(masks) or not np.isfinite(array).all():
-            yield f"{PROMPTS}/{name}", "it does not hold a finite vector for every mask"
+        yield from ((f"{PROMPTS}/{name}", sentence) for sentence in check_array(array, len(masks)))
     if tables.saliency is not None:
-        maps, offsets, shapes = (tables.saliency[name] for name in ("maps", "offsets", "shapes"))
-        areas = shapes.prod(1, dtype=np.int64)
-        if len(shapes) != len(masks) or (offsets != np.append(0, np.cumsum(areas))).any() or len(maps) != areas.sum():
-            yield SALIENCY, "its offsets and shapes do not fit its maps or masks"
+        yield from ((SALIENCY, sentence) for sentence in check_maps(tables.saliency, len(masks)))
 
 
-def _check_images(images: pa.Table, counts: ShardCounts, refs: Sequence[ImageRef] | None) -> Iterator[str]:
+def _check_planned(images: pa.Table, refs: Sequence[ImageRef] | None) -> Iterator[str]:
     if refs is not None:
         planned = [(ref.image_id, ref.file_name) for ref in refs]
         if planned != list(zip(images["image_id"].to_pylist(), images["file_name"].to_pylist(), strict=True)):
             yield "its images are not the planned ones, each once and in order"
-    status = np.array(images["status"].to_pylist(), object)
-    n_masks = images["n_masks"].to_numpy()
-    by_status = {name: int((status == name).sum()) for name in ("ok", "empty", "quarantined")}
-    if ShardCounts(images=len(images), masks=int(n_masks.sum()), **by_status) != counts:
-        yield "it does not hold what the commit counts"
-    yield from _rows("masks and status `ok` do not go together", (n_masks > 0) != (status == "ok"))
-    reasons = images["reason"].is_valid().to_numpy()
-    yield from _rows("reason and status `quarantined` do not go together", reasons != (status == "quarantined"))
 
 
-def _check_masks(images: pa.Table, masks: pa.Table) -> Iterator[str]:
-    n_masks, first = images["n_masks"].to_numpy(), images["first_mask"].to_numpy()
-    if len(masks) != n_masks.sum() or (first != np.cumsum(n_masks) - n_masks).any():
-        yield "its rows are not where the images' `first_mask` and `n_masks` say"
-        return
+def _check_tightness(masks: pa.Table) -> Iterator[str]:
     if not len(masks):
         return
-    for name in ("image_id", "width", "height"):
-        of_image = np.repeat(images[name].to_numpy(), n_masks)
-        yield from _rows(f"{name} is not that of the image", masks[name].to_numpy() != of_image)
-    rank = masks["rank"].to_numpy()
-    yield from _rows("rank is wrong", rank != np.arange(len(masks)) - np.repeat(first, n_masks))
-    score = masks["score"].to_numpy()
-    scores = [score, masks["score_raw"].to_numpy()] if "score_raw" in masks.column_names else [score]
-    yield from _rows("score is not finite", ~np.isfinite(scores).all(0))
-    yield from _rows("score is above that of a better rank", (np.diff(score, prepend=np.inf) > 0) & (rank > 0))
-    width, height = masks["width"].to_numpy(), masks["height"].to_numpy()
-    box_n4 = np.array(masks["bbox"].to_pylist(), np.float64)
-    far_n2 = box_n4[:, :2] + box_n4[:, 2:]
-    outside = (box_n4[:, :2] < 0).any(1) | (far_n2[:, 0] > width) | (far_n2[:, 1] > height)
-    yield from _rows("box is not XYWH inside the image", outside)
-    rles = [
-        {"size": [h, w], "counts": counts}
-        for h, w, counts in zip(height.tolist(), width.tolist(), masks["counts"].to_pylist(), strict=True)
-    ]
-    yield from _rows("area is not that of the RLE", masks["area"].to_numpy() != coco_mask.area(rles))
-    loose = _box_iou(box_n4, coco_mask.toBbox(rles)) <= MIN_BOX_IOU
-    yield from _rows("box is not the tight one of the RLE", loose)
-
-
-def _rows(sentence: str, bad: npt.ArrayLike) -> Iterator[str]:
-    """The sentence, with how often and where first, if any row is bad."""
-    rows = np.flatnonzero(bad)
-    if len(rows):
-        yield f"{sentence} in {len(rows)} rows, the first being {rows[0]}"
+    sizes = zip(*(masks[name].to_pylist() for name in ("height", "width", "counts")), strict=True)
+    tight_n4 = coco_mask.toBbox([{"size": [h, w], "counts": counts} for h, w, counts in sizes])
+    yield from bad_rows("box is not the tight one of the RLE", _box_iou(boxes_of(masks), tight_n4) <= MIN_BOX_IOU)
 
 
 def _box_iou(a_n4: npt.NDArray[Any], b_n4: npt.NDArray[Any]) -> npt.NDArray[Any]:

@@ -14,6 +14,7 @@ import pyarrow as pa
 from ..schemas.errors import UserError
 from .dataset import Dataset, Generations
 from .objects import explain
+from .seals import Sum
 
 log = logging.getLogger(__name__)
 
@@ -41,7 +42,10 @@ def export_coco(dataset: Dataset, path: str) -> ExportReport:
         log.warning(
             "%d of %d shards are not computed yet: their images are not in %s", missing, dataset.card.n_shards, path
         )
-    root_hash = None if missing else dataset.compute_seal(generations).root_hash
+    total = Sum()
+    for commit in dataset.checked_commits(generations):
+        total.add(commit)
+    root_hash = None if missing else total.seal(dataset.card).root_hash
     target = Path(path)
     partial = target.with_name(f"{target.name}.partial")
     try:
@@ -61,8 +65,7 @@ def export_coco(dataset: Dataset, path: str) -> ExportReport:
             partial.unlink(missing_ok=True)
     except OSError as error:
         raise explain(error, str(target)) from error
-    quarantined = sum(commit.counts.quarantined for commit in dataset.commits(generations))
-    return ExportReport(images, annotations, quarantined)
+    return ExportReport(images, annotations, total.counts.quarantined)
 
 
 def _write_list(out: TextIO, rows: Iterable[dict[str, Any]]) -> int:

@@ -3,11 +3,13 @@
 import re
 
 CARD = "dataset.json"
-SEAL = "sealed.json"
+SEAL = "sealed.json"  # a copy of the newest of SEALS
+SEALS = "seals"
 PLAN = "plan"
 SHARDS = "shards"
 COMMITS = "commits"
 
+_SEAL = re.compile(r"seals/(\d{6,9})\.json")
 _COMMIT = re.compile(r"commits/\d+/(\d+)(?:\.(\d{1,4}))?\.json")  # generations fit into int16
 _ATTEMPT = re.compile(r"shards/\d+/(\d+)/([^/]+)/.+")
 
@@ -15,6 +17,22 @@ _ATTEMPT = re.compile(r"shards/\d+/(\d+)/([^/]+)/.+")
 def inputs_key(plan: str, index: int) -> str:
     """One parquet file of the plan that the card names; others are remains of a lost race to plan."""
     return f"{PLAN}/{plan}/inputs-{index:05d}.parquet"
+
+
+def digests_key(plan: str) -> str:
+    """The digests of the card and of the files of a plan."""
+    return f"{PLAN}/{plan}/digests.json"
+
+
+def seal_key(generation: int) -> str:
+    """One seal, or its end; the highest generation counts."""
+    return f"{SEALS}/{generation:06d}.json"
+
+
+def parse_seal_key(key: str) -> int | None:
+    """The generation of a seal's key; None for any other key."""
+    match = _SEAL.fullmatch(key)
+    return int(match[1]) if match and seal_key(int(match[1])) == key else None
 
 
 def attempt_prefix(shard_id: int, attempt: str) -> str:

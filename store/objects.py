@@ -19,6 +19,7 @@ from obstore.store import LocalStore, from_url
 from ..schemas.errors import TransientError, UserError
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 
 class ObjectInfo(NamedTuple):
@@ -211,7 +212,7 @@ def explain(error: Exception, url: str) -> UserError:
         number = int(match[1])
     if number in FULL:
         return UserError(f"{url} is full: free some space and run the same command again to resume.")
-    if isinstance(error, PermissionDeniedError | PermissionError) or number == errno.EROFS:
+    if isinstance(error, PermissionDeniedError | PermissionError) or number in FORBIDDEN:
         return UserError(f"{url} is not writable or readable with these permissions ({summary}): change them.")
     expired = "ExpiredToken" in text or summary.rstrip().endswith("400 Bad Request:")  # HEAD does not say why
     if isinstance(error, UnauthenticatedError) or expired:

@@ -108,5 +108,5 @@ def test_the_repository_names_no_machine() -> None:
         path = ROOT / name
         if path.suffix in {".jpg", ".png", ".safetensors"} or path == Path(__file__) or not path.is_file():
             continue
-        hit = forbidden.search(path.read_text(encoding="utf-8"))
+        hit = forbidden.search(path.read_text(encoding="utf-8", errors="replace"))
         assert hit is None, f"{name} names {hit and hit.group()}"

@@ -2,7 +2,7 @@
 
 import math
 from collections import Counter, defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,11 +11,13 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ...schemas.manifest import ShardCommit, ShardCounts
+from ...schemas.manifest import Seal, ShardCommit
 from ...schemas.report import REPORT_VERSION, Histogram, Provenance, Quarantined, ReportData, Shift
 from ...stages.statistics import border_sides, coverage, mean_cosine, overlap, rles
-from ...store.dataset import DamageError, Dataset
-from ...store.shard import PROMPTS
+from ...store.check_rows import boxes_of
+from ...store.damage import DamageError
+from ...store.dataset import Dataset
+from ...store.seals import Sum, read_entry
 from ..journal import read_journal
 
 READ_SHARDS = 100  # with their masks; more say nothing new
@@ -78,13 +80,13 @@ def collect(dataset: Dataset, seed: int = 0) -> ReportData:
     chosen = set(map(int, rng.choice(present, min(READ_SHARDS, len(present)), replace=False)))
     with_vectors = set(sorted(chosen)[:VECTOR_SHARDS])
     gather = _Gather(max(1, MEASURED_IMAGES // max(1, len(chosen))), rng)
-    totals = ShardCounts()
+    totals = Sum()
     shifts: list[tuple[ShardCommit, str]] = []
     versions: set[str] = set()
     damaged: list[str] = []
     workers = _workers(dataset)
     for commit in _commits(dataset, generations, damaged):
-        totals += commit.counts
+        totals.add(commit)
         versions.add(commit.info.code_version)
         if len(shifts) < MAX_SHIFTS:
             shifts.append((commit, workers.by_shard.get(commit.shard_id, commit.info.host)))
@@ -94,7 +96,7 @@ def collect(dataset: Dataset, seed: int = 0) -> ReportData:
             except DamageError as error:
                 damaged.append(str(error))
     card = dataset.card
-    sealed = None if damaged else dataset.sealed
+    sealed = None if damaged else _sealed(dataset, totals, damaged)
     return ReportData(
         report_version=REPORT_VERSION,
         provenance=Provenance(
@@ -116,7 +118,7 @@ def collect(dataset: Dataset, seed: int = 0) -> ReportData:
         n_images=card.n_images,
         n_shards=card.n_shards,
         shards_committed=len(present),
-        totals=totals,
+        totals=totals.counts,
         shards_read=gather.shards,
         images_read=gather.images,
         images_measured=gather.measured,
@@ -129,6 +131,21 @@ def collect(dataset: Dataset, seed: int = 0) -> ReportData:
         shifts=_shifts(shifts),
         damaged=tuple(damaged[:LISTED]),
     )
+
+
+def _sealed(dataset: Dataset, totals: Sum, damaged: list[str]) -> Seal | None:
+    """The seal, if the commits are what was sealed; else what is wrong is noted."""
+    try:
+        entry = read_entry(dataset.store)
+    except DamageError as error:
+        damaged.append(str(error))
+        return None
+    if entry is None or entry.seal is None:
+        return None
+    if trouble := dataset.disagreement(entry, totals):
+        damaged.append(f"The seal of {dataset.url} {trouble}: run `generate` again.")
+        return None
+    return entry.seal
 
 
 def _commits(dataset: Dataset, generations: Any, damaged: list[str]) -> Iterator[ShardCommit]:
@@ -163,7 +180,8 @@ class _Gather:
 
     def add(self, dataset: Dataset, commit: ShardCommit, *, vectors: bool) -> None:
         """Count one shard."""
-        images, masks = dataset.read_images(commit), dataset.read_masks(commit)
+        tables = dataset.read_shard(commit, vectors=vectors)
+        images, masks = tables.images, tables.masks
         self.shards += 1
         self.images += len(images)
         usable = images.filter(pc.not_equal(images["status"], "quarantined"))
@@ -177,8 +195,8 @@ class _Gather:
         if len(masks):
             self._masks(masks)
         self._measure(usable, masks)
-        if vectors and len(masks):
-            self._vectors(dataset, commit)
+        if len(masks):
+            self._vectors(tables.vectors)
 
     def numbers(self) -> dict[str, float | None]:
         """Means over what was counted, None where there was nothing."""
@@ -192,7 +210,7 @@ class _Gather:
         self._numbers[name] += len(values)
 
     def _masks(self, masks: pa.Table) -> None:
-        boxes_n4 = masks["bbox"].combine_chunks().flatten().to_numpy().reshape(-1, 4)
+        boxes_n4 = boxes_of(masks)
         heights, widths = masks["height"].to_numpy(), masks["width"].to_numpy()
         area = masks["area"].to_numpy() / (heights.astype(np.float64) * widths)
         score = masks["score"].to_numpy()
@@ -201,7 +219,8 @@ class _Gather:
         self.tallies["area"].add(area)
         self.tallies["aspect"].add(boxes_n4[:, 2] / boxes_n4[:, 3].clip(1))
         self.tallies["border"].add(sides)
-        self.tallies["scale"].add(masks["seed_scale"].to_numpy())
+        if "seed_scale" in masks.column_names:
+            self.tallies["scale"].add(masks["seed_scale"].to_numpy())
         self._mean("score", score)
         self._mean("area", area)
         self._mean("border_contact", sides > 0)
@@ -222,10 +241,7 @@ class _Gather:
             self._mean("coverage", covered)
             self.measured += 1
 
-    def _vectors(self, dataset: Dataset, commit: ShardCommit) -> None:
-        if not any(name.startswith(f"{PROMPTS}/") for name in commit.files):
-            return
-        vectors = dataset.read_shard(commit, vectors=True).vectors
+    def _vectors(self, vectors: Mapping[str, npt.NDArray[np.float16]]) -> None:
         if "box_mean" in vectors:
             self.tallies["norm"].add(np.linalg.norm(vectors["box_mean"][:4096].astype(np.float32), axis=1))
         if "seed" in vectors:
@@ -246,7 +262,7 @@ def _workers(dataset: Dataset) -> _Workers:
         if event["event"] != "shard_committed":
             continue
         if "pid" in event:
-            by_shard[event["shard"]] = f"{event['host']}:{event['pid']}"
+            by_shard[event["shard"]] = f"{event.get('host')}:{event['pid']}"
         for step, seconds in event.get("steps", {}).items():
             steps[step] += seconds
     return _Workers(by_shard, {step: round(seconds, 3) for step, seconds in steps.items()})

@@ -10,11 +10,12 @@ import numpy as np
 import numpy.typing as npt
 from pycocotools import mask as coco_mask
 
-from ...schemas.labels.saliency import Config
+from ...schemas.labels.base import DecodeConfig
 from ...stages.decode import decode_image
 from ...stages.overlay import palette_color
 from ...stages.read import BadImage, read_image_bytes
-from ..show import seed_points
+from ..coverage import Coverage
+from ..show import Drawing, seed_points
 from .sample import Sampled
 
 QUALITY = 80  # of the JPEGs
@@ -26,26 +27,32 @@ def thumbnail_side(count: int) -> int:
     return int(np.clip(640 * (BUDGET / (count * 60_000 or 1)) ** 0.5, 160, 640))
 
 
-def write_photographs(samples: list[Sampled], config: Config, folder: Path, side: int) -> list[str]:
-    """Write a JPEG for every image that can be read; give for each the trouble, empty if there was none."""
+def write_photographs(samples: list[Sampled], source: str, decode: DecodeConfig, folder: Path, side: int) -> list[str]:
+    """Write a JPEG for every image that can be read; give for each the trouble, empty if there was none.
+
+    Nothing is fetched from where `source` does not reach, whatever the plan says.
+    """
     folder.mkdir(parents=True, exist_ok=True)
+    covered = Coverage(source).covers([sampled.ref for sampled in samples])
 
     def write(item: tuple[int, Sampled]) -> str:
         index, sampled = item
-        return _write_photograph(sampled, config, folder / f"{index:05d}.jpg", side)
+        if not covered[index]:
+            return "the photograph was not read: its address is none that the data set's source covers"
+        return _write_photograph(sampled, decode, folder / f"{index:05d}.jpg", side)
 
     with ThreadPoolExecutor() as pool:
         return list(pool.map(write, enumerate(samples)))
 
 
-def _write_photograph(sampled: Sampled, config: Config, path: Path, side: int) -> str:
+def _write_photograph(sampled: Sampled, decode: DecodeConfig, path: Path, side: int) -> str:
     row = sampled.row
     if row["status"] == "quarantined":
         return f"{row['reason']}: {row['error'] or ''}"
     scale = min(1.0, side / max(row["height"], row["width"]))
     sides = sorted(max(1, round(scale * length)) for length in (row["height"], row["width"]))
     update = {"short_side": sides[0], "long_side": sides[1], "keep_ratio": True, "align": 1, "min_side": 1}
-    decode = config.decode.model_copy(update=update)
+    decode = decode.model_copy(update=update)
     try:
         image = decode_image(read_image_bytes(sampled.ref, decode.max_bytes), sampled.ref, decode)
     except BadImage as error:
@@ -70,26 +77,27 @@ def outline(counts: bytes, height: int, width: int) -> str:
     return "".join(parts)
 
 
-def describe_masks(sampled: Sampled, config: Config) -> list[dict[str, Any]]:
+def describe_masks(sampled: Sampled, drawing: Drawing) -> list[dict[str, Any]]:
     """The masks of an image for the page, best first; lengths in pixels of the stored image."""
     row, table = sampled.row, sampled.masks
     if not len(table):
         return []
-    seeds_n2 = seed_points(table, row, config)
+    seeds_n2 = seed_points(table, row, drawing.seeds)
     area = float(row["height"] * row["width"])
     masks = []
     for i, one in enumerate(table.to_pylist()):
         red, green, blue = palette_color(i)
-        mask = {
+        mask: dict[str, Any] = {
             "d": outline(one["counts"], one["height"], one["width"]),
             "box": [round(v) for v in one["bbox"]],
             "score": round(one["score"], 4),
-            "raw": round(one["score_raw"], 4),
             "area": round(one["area"] / area, 5),
-            "seed": [round(float(v), 1) for v in seeds_n2[i]],
-            "scale": one["seed_scale"],
             "color": f"#{red:02x}{green:02x}{blue:02x}",
         }
+        if "score_raw" in one:
+            mask["raw"] = round(one["score_raw"], 4)
+        if seeds_n2 is not None:
+            mask |= {"seed": [round(float(v), 1) for v in seeds_n2[i]], "scale": one["seed_scale"]}
         if sampled.soft is not None:
             mask["soft"] = soft_picture(sampled.soft[i])
         masks.append(mask)

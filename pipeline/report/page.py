@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from ...schemas.errors import UserError
-from ...schemas.load import parse_config
 from ...schemas.report import ReportData
 from ...store.dataset import Dataset
 from ...store.objects import open_store
 from ...version import __version__
 from ..evaluate import evaluate_dataset
+from ..show import Drawing
 from .collect import collect
 from .compare import compare_image, summarise
 from .gallery import describe_masks, thumbnail_side, write_photographs
@@ -69,15 +69,17 @@ def _write(
         data = data.model_copy(update={"accuracy": evaluate_dataset(dataset, gt)})
     second = None if other is None else collect(other, seed)
     samples = sample_images(dataset, sample, seed)
-    config = parse_config(dataset.card.config)
+    drawing = Drawing.of(dataset)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        troubles = write_photographs(samples, config, folder / "images", thumbnail_side(len(samples)))
+        troubles = write_photographs(
+            samples, dataset.card.source, drawing.decode, folder / "images", thumbnail_side(len(samples))
+        )
     except OSError as error:
         raise UserError(f"{error.filename} cannot be written ({error.strerror}): choose another --out.") from None
     truths = [None] * len(samples) if gt is None else truth_of(samples, gt)
     items = [
-        _item(index, sampled, trouble, describe_masks(sampled, config))
+        _item(index, sampled, trouble, describe_masks(sampled, drawing))
         for index, (sampled, trouble) in enumerate(zip(samples, troubles, strict=True))
     ]
     for item, truth in zip(items, truths, strict=True):
@@ -111,13 +113,13 @@ def _item(index: int, sampled: Sampled, trouble: str, masks: list[dict[str, Any]
 
 
 def _compare(items: list[dict[str, Any]], samples: list[Sampled], other: Dataset) -> dict[str, Any]:
-    config = parse_config(other.card.config)
+    drawing = Drawing.of(other)
     there = find_images(other, {sampled.row["file_name"] for sampled in samples})
     seconds = [there.get(sampled.row["file_name"]) for sampled in samples]
     compared = [compare_image(a, b) for a, b in zip(samples, seconds, strict=True)]
     for item, second, change in zip(items, seconds, compared, strict=True):
         item["change"] = change
-        item["other"] = None if second is None else describe_masks(second, config)
+        item["other"] = None if second is None else describe_masks(second, drawing)
     return summarise(compared, samples, seconds) | {"url": other.url}
 
 

@@ -1,6 +1,7 @@
 """Images drawn from a data set for looking at, with their masks."""
 
 from collections.abc import Collection, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +11,8 @@ import pyarrow as pa
 
 from ...schemas.manifest import ShardCommit
 from ...schemas.records import ImageRef
-from ...store.dataset import DamageError, Dataset, ShardTables
+from ...store.damage import DamageError
+from ...store.dataset import Dataset, ShardTables
 from ...store.shard import PROMPTS
 
 SHARDS = 40  # at most, since a whole shard is read for one image of it
@@ -41,17 +43,20 @@ def sample_images(dataset: Dataset, count: int, seed: int = 0) -> list[Sampled]:
             continue
         wanted = -(-(count - len(found)) // (len(chosen) - place))
         rows = np.sort(rng.permutation(len(tables.images))[:wanted])
-        found += _sampled(dataset, commit, tables, rows.tolist())
+        with suppress(DamageError):
+            found += list(_sampled(dataset, commit, tables, rows.tolist()))
     return found
 
 
 def find_images(dataset: Dataset, names: Collection[str]) -> dict[str, Sampled]:
     """The images of these file names. Reads the list of images of every shard until all are found."""
     missing, found = set(names), dict[str, Sampled]()
-    for commit in dataset.commits():
+    generations = dataset.generations()
+    for shard in np.flatnonzero(generations >= 0).tolist():
         if not missing:
             break
         try:
+            commit = dataset.read_commit(shard, int(generations[shard]))
             listed = dataset.read_images(commit)["file_name"].to_pylist()
             rows = [row for row, name in enumerate(listed) if name in missing]
             if rows:
@@ -65,15 +70,15 @@ def find_images(dataset: Dataset, names: Collection[str]) -> dict[str, Sampled]:
 
 def _tables(dataset: Dataset, commit: ShardCommit) -> ShardTables:
     wanted = [name for name in commit.files if not name.startswith(f"{PROMPTS}/")]
-    return dataset.tables({name: dataset.read_file(commit, name) for name in wanted}, vectors=False)
+    return dataset.tables(commit, {name: dataset.read_file(commit, name) for name in wanted}, vectors=False)
 
 
 def _sampled(dataset: Dataset, commit: ShardCommit, tables: ShardTables, rows: list[int]) -> Iterator[Sampled]:
-    refs = {ref.image_id: ref for ref in dataset.read_inputs(commit.shard_id)}
-    for row in tables.images.take(pa.array(rows, pa.int64())).to_pylist():
+    refs = dataset.refs_of(commit, tables.images)
+    for number, row in zip(rows, tables.images.take(pa.array(rows, pa.int64())).to_pylist(), strict=True):
         first, n = row["first_mask"], row["n_masks"]
         soft = None if tables.saliency is None else _soft(tables.saliency, first, n)
-        yield Sampled(refs[row["image_id"]], row, tables.masks.slice(first, n), soft)
+        yield Sampled(refs[number], row, tables.masks.slice(first, n), soft)
 
 
 def _soft(saliency: dict[str, npt.NDArray[Any]], first: int, n: int) -> list[npt.NDArray[np.uint8]]:

@@ -34,11 +34,13 @@ class PseudoLabelDataset(TorchDataset[Sample]):
     images: folder or bucket to take photographs from, by their names; by default where the data set found them.
     transforms: torchvision v2 transforms of (image, target). size: (short side, long side) to decode at, at most.
     min_score, min_area (share of the image), max_masks: which masks; min_masks, max_images: which images.
-    vectors: names of stored vectors to give. verify: hash every file of the data set first. check: compare each
-    photograph's sha256 with the one that was labelled.
+    vectors: names of stored vectors to give. check: compare each photograph's sha256, which decoding computes anyway,
+    with that of the one that was labelled. check_shards: compare the sha256 of each file of the data set when a process
+    reads it for the first time. verify: hash all of them, and look at every row, first.
 
-    Raises UserError if the data set is not sealed (`allow_partial` takes it as it is), damaged, or has no image left;
-    an item raises SampleError if its photograph is gone or was changed.
+    Raises UserError if the data set is not sealed (`allow_partial` takes it as it is), does not hold what was sealed,
+    is damaged, or has no image left; an item raises SampleError if its photograph is gone or was changed, and
+    DamageError, naming file and shard, if its shard is not as it was written.
     """
 
     def __init__(
@@ -56,10 +58,11 @@ class PseudoLabelDataset(TorchDataset[Sample]):
         vectors: tuple[str, ...] = (),
         allow_partial: bool = False,
         verify: bool = False,
-        check: bool = False,
+        check: bool = True,
+        check_shards: bool = True,
         max_pixels: int = 100_000_000,
     ) -> None:
-        self.source = Dataset.open(url)
+        self.source = Dataset.open(url, check=check_shards)
         sealed = self.source.sealed
         if sealed is None and not allow_partial:
             raise UserError(
@@ -67,7 +70,8 @@ class PseudoLabelDataset(TorchDataset[Sample]):
             )
         if verify:
             _verify(self.source)
-        missing = [name for name in vectors if not self.source.card.config["prompts"].get(name)]
+        prompts = self.source.card.config.get("prompts")
+        missing = [name for name in vectors if isinstance(prompts, dict) and not prompts.get(name)]
         if missing:
             raise UserError(f"{url} holds no {missing[0]} vectors: make it with --set prompts.{missing[0]}=true.")
         self.root_hash = None if sealed is None else sealed.root_hash
@@ -76,12 +80,12 @@ class PseudoLabelDataset(TorchDataset[Sample]):
         self._min_score, self._min_area, self._max_masks = min_score, min_area, max_masks
         self._check, self._max_pixels = check, max_pixels
         self._exif = self.source.card.config["decode"]["exif"]  # masks lie as the photographs did for the labels
-        self._commits = list(self.source.commits())
+        self._commits = list(self.source.checked_commits())
         self._index = self._select(min_masks)[:max_images]
         if not len(self._index):
             raise UserError(f"{url} has no image with {min_masks} masks that pass the filters: loosen them.")
         self._tables: OrderedDict[int, ShardTables] = OrderedDict()
-        self._refs: dict[int, dict[int, ImageRef]] = {}
+        self._refs: dict[int, list[ImageRef]] = {}
         self._held = 0
 
     def __len__(self) -> int:
@@ -97,7 +101,7 @@ class PseudoLabelDataset(TorchDataset[Sample]):
         row = tables.images.slice(row_number, 1).to_pylist()[0]
         masks = tables.masks.slice(row["first_mask"], row["n_masks"])
         keep = np.flatnonzero(self._passes(masks))[: self._max_masks]
-        ref = self._ref(place, row)
+        ref = self._ref(place, row_number, row)
         digest = row["sha256"] if self._check else None
         pixels, stored = load_pixels(ref, size, self._max_pixels, digest, self._exif)
         counts = masks["counts"].take(keep).to_pylist()
@@ -141,13 +145,12 @@ class PseudoLabelDataset(TorchDataset[Sample]):
         )
         return passes
 
-    def _ref(self, place: int, row: dict[str, Any]) -> ImageRef:
+    def _ref(self, place: int, row_number: int, row: dict[str, Any]) -> ImageRef:
         size = {"width": row["width"], "height": row["height"]}
         if self._images is None:
             if place not in self._refs:
-                inputs = self.source.read_inputs(self._commits[place].shard_id)
-                self._refs[place] = {ref.image_id: ref for ref in inputs}
-            return replace(self._refs[place][row["image_id"]], **size)
+                self._refs[place] = self.source.refs_of(self._commits[place], self._shard(place).images)
+            return replace(self._refs[place][row_number], **size)
         joined = f"{self._images.rstrip('/')}/{row['file_name']}"
         uri = joined if is_url(self._images) else str(Path(self._images).expanduser() / row["file_name"])
         return ImageRef(row["image_id"], row["file_name"], uri, **size)
@@ -170,7 +173,10 @@ class PseudoLabelDataset(TorchDataset[Sample]):
 
     def _read(self, commit: ShardCommit) -> ShardTables:
         wanted = [name for name in commit.files if self._wants(name) or name == "prompts.zarr/zarr.json"]
-        return self.source.tables({name: self.source.read_file(commit, name) for name in wanted})
+        tables = self.source.tables(commit, {name: self.source.read_file(commit, name) for name in wanted})
+        if absent := [name for name in self._vectors if name not in tables.vectors]:
+            raise UserError(f"{self.source.url} holds no {absent[0]} vectors: ask for others, or make it with them.")
+        return tables
 
     @staticmethod
     def _read_vectors(tables: ShardTables, name: str, rows: npt.NDArray[np.int64]) -> Tensor:

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from corpus import encode, exif, scene
-from saliency_prompt.schemas.config import DecodeConfig
+from saliency_prompt.schemas.labels.base import DecodeConfig
 from saliency_prompt.schemas.records import ImageRef
 from saliency_prompt.stages import overdue
 from saliency_prompt.stages.decode import decode_image

@@ -111,7 +111,7 @@ def test_survivors_are_what_the_main_job_stores(address: str, photo: Path) -> No
     masks = analysis.survivors.masks
     assert masks is not None
     told = answer(address, "state")["survivors"]
-    assert [one["maskness"] for one in told] == pytest.approx(masks.score_raw.tolist(), abs=2e-4)
+    assert [one["maskness"] for one in told] == pytest.approx(masks.extra["score_raw"].tolist(), abs=2e-4)
     assert [one["score"] for one in told] == pytest.approx(masks.score.tolist(), abs=2e-4)
 
 

@@ -17,7 +17,7 @@ from saliency_prompt.schemas.cluster import Workers
 from saliency_prompt.schemas.errors import UserError
 from saliency_prompt.schemas.load import load_config
 from saliency_prompt.store.check import verify
-from saliency_prompt.store.dataset import DamageError
+from saliency_prompt.store.damage import DamageError
 from saliency_prompt.store.objects import open_store
 from unreliable import UnreliableProxy
 

@@ -13,6 +13,7 @@ from saliency_prompt.pipeline.sources import Source, open_source, refuse_target_
 from saliency_prompt.schemas.errors import UserError
 from saliency_prompt.schemas.records import ImageRef
 from saliency_prompt.stages.read import read_image_bytes
+from unprivileged import unprivileged
 
 
 def touch(folder: Path, *names: str) -> None:
@@ -260,13 +261,12 @@ def test_what_is_missing_gets_a_suggestion(tmp_path: Path) -> None:
         list(open_source(str(tmp_path / "l*")).refs())
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may list everything")
-def test_a_folder_without_permission_stops_the_listing(tmp_path: Path) -> None:
-    touch(tmp_path, "a.jpg", "closed/b.jpg")
-    (tmp_path / "closed").chmod(0)
-    with pytest.raises(UserError, match="closed cannot be listed"):
-        list(open_source(str(tmp_path)).refs())
-    (tmp_path / "closed").chmod(0o700)
+def test_a_folder_without_permission_stops_the_listing() -> None:
+    with unprivileged() as folder:
+        touch(folder, "a.jpg", "closed/b.jpg")
+        (folder / "closed").chmod(0)
+        with pytest.raises(UserError, match="closed cannot be listed"):
+            list(open_source(str(folder)).refs())
 
 
 @settings(deadline=None, max_examples=50)

@@ -10,6 +10,7 @@ import pytest
 from corpus import S3Photos
 from saliency_prompt.schemas.records import ImageRef
 from saliency_prompt.stages.read import BadImage, open_bucket, quarantined, read_image_bytes, split_url
+from unprivileged import unprivileged
 
 
 def ref(uri: object) -> ImageRef:
@@ -39,12 +40,12 @@ def test_what_cannot_be_read_is_told_without_its_place(tmp_path: Path) -> None:
     assert trouble("/dev/zero").reason == "unreadable"
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
-def test_a_file_without_permission(tmp_path: Path) -> None:
-    path = tmp_path / "a.jpg"
-    path.write_bytes(b"x")
-    path.chmod(0)
-    assert str(trouble(path)) == "Permission denied"
+def test_a_file_without_permission() -> None:
+    with unprivileged() as folder:
+        path = folder / "a.jpg"
+        path.write_bytes(b"x")
+        path.chmod(0)
+        assert str(trouble(path)) == "Permission denied"
 
 
 def test_an_escaping_name_is_never_opened() -> None:

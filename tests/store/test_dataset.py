@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from saliency_prompt.schemas.errors import UserError
-from saliency_prompt.store.dataset import DamageError, Dataset
-from saliency_prompt.store.layout import CARD, SEAL, attempt_prefix, commit_key
+from saliency_prompt.store.damage import DamageError
+from saliency_prompt.store.dataset import Dataset
+from saliency_prompt.store.layout import CARD, SEAL, attempt_prefix, commit_key, digests_key, seal_key
 from saliency_prompt.store.objects import ObjectStore, open_store
 
 
@@ -65,7 +66,7 @@ def test_what_is_no_data_set_is_explained(make: Any, store: ObjectStore) -> None
         Dataset.of(store)
     dataset = make.dataset(store)
     edit(store, CARD, format_version=7, novelty=1)
-    with pytest.raises(UserError, match="format version 7, this program reads 1"):
+    with pytest.raises(UserError, match="format version 7, this program reads 1 and 2"):
         Dataset.of(store)
     edit(store, CARD, format_version=1)
     with pytest.raises(UserError, match="damaged"):
@@ -73,6 +74,12 @@ def test_what_is_no_data_set_is_explained(make: Any, store: ObjectStore) -> None
     store.put(CARD, dataset.card.to_json()[:-9])
     with pytest.raises(UserError, match="damaged"):
         Dataset.of(store)
+    edited = dataset.card.model_copy(update={"device": "another"})
+    store.put(CARD, edited.to_json())
+    with pytest.raises(DamageError, match=r"dataset.json has other contents than were written"):
+        Dataset.of(store)
+    store.delete([digests_key(edited.plan)])  # as an older program wrote it
+    assert Dataset.of(store).card == edited
 
 
 @pytest.mark.parametrize("store", ["local", "s3"], indirect=True)
@@ -132,5 +139,9 @@ def test_a_commit_that_cannot_be_is_refused(
 def test_a_damaged_seal_is_explained(make: Any, local_store: ObjectStore) -> None:
     dataset = make.complete(local_store)
     local_store.put(SEAL, b"{")
-    with pytest.raises(DamageError, match="delete it"):
+    assert dataset.sealed is not None  # it is a copy, and written anew
+    dataset.seal()
+    assert json.loads(local_store.get(SEAL))["n_shards"] == 3
+    local_store.put(seal_key(0), b"{")
+    with pytest.raises(DamageError, match=r"seals/000000.json is damaged: delete it"):
         _ = dataset.sealed

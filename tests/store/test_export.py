@@ -11,6 +11,7 @@ from pycocotools.coco import COCO
 
 from saliency_prompt.schemas.errors import UserError
 from saliency_prompt.schemas.manifest import ShardCommit
+from saliency_prompt.store.damage import DamageError
 from saliency_prompt.store.dataset import Dataset
 from saliency_prompt.store.export import export_coco
 from saliency_prompt.store.layout import attempt_prefix
@@ -112,6 +113,9 @@ def test_what_is_superseded_meanwhile_is_exported_as_it_was(
     monkeypatch.setattr(Dataset, "read_images", superseding)
     export_coco(dataset, str(tmp_path / "meanwhile.json"))
     assert (tmp_path / "meanwhile.json").read_bytes() == (tmp_path / "before.json").read_bytes()
+    with pytest.raises(DamageError, match="belongs to other data"):
+        export_coco(dataset, str(tmp_path / "after.json"))
+    dataset.seal()
     export_coco(dataset, str(tmp_path / "after.json"))
     assert load(tmp_path / "before.json").dataset["info"]["root_hash"] == root_hash
     assert load(tmp_path / "after.json").dataset["info"]["root_hash"] == dataset.compute_seal().root_hash != root_hash

@@ -24,7 +24,7 @@ def test_a_plan_of_several_files_is_read_shard_by_shard(make: Any, store: Object
     plan = write_inputs(store, iter(refs), 10)
     assert (plan.n_images, plan.n_shards) == (63, 7)
     assert len(list(store.list(PLAN))) == 4  # two shards of ten fit into 25 rows
-    reader = InputsReader(store, plan.plan, 10)
+    reader = InputsReader(store, plan.plan, 63, 10)
     shards = {shard_id: reader.read(shard_id) for shard_id in (6, 0, 1, 5, 4, 2, 3, 3)}
     assert [ref for shard_id in range(7) for ref in shards[shard_id]] == refs
     assert [len(shards[i]) for i in range(7)] == [10] * 6 + [3]
@@ -52,9 +52,9 @@ def test_two_images_of_one_id_are_named(make: Any, local_store: ObjectStore) -> 
 
 def test_two_plans_at_once_do_not_touch_each_other(make: Any, local_store: ObjectStore) -> None:
     first, second = write_inputs(local_store, make.refs(5), 10), write_inputs(local_store, make.refs(9), 10)
-    assert len(InputsReader(local_store, first.plan, 10).read(0)) == 5
+    assert len(InputsReader(local_store, first.plan, 5, 10).read(0)) == 5
     discard_inputs(local_store, first.plan)
-    assert len(InputsReader(local_store, second.plan, 10).read(0)) == 9
+    assert len(InputsReader(local_store, second.plan, 9, 10).read(0)) == 9
     assert len(list(local_store.list(PLAN))) == 1
 
 
@@ -101,7 +101,7 @@ def test_one_shard_of_a_bucket_costs_its_own_range(make: Any, s3_url: str, monke
         return Counting()
 
     monkeypatch.setattr(objects.obstore, "open_reader", counting)
-    reader = InputsReader(store, planned.plan, 1000)
+    reader = InputsReader(store, planned.plan, 200_000, 1000)
     assert reader.read(7)[0].image_id == 7000
     first, read = read, 0
     assert reader.read(8)[0].image_id == 8000

@@ -69,7 +69,7 @@ function picture(image, masks, truth, label) {
       const [x, y, width, height] = mask.box;
       shape("rect", { ...about, class: "box", x, y, width, height, stroke: mask.color }, svg);
     }
-    if (layers.seeds.checked) shape("circle", { ...about, class: "seed", cx: mask.seed[0], cy: mask.seed[1], r: radius, fill: mask.color }, svg);
+    if (layers.seeds.checked && mask.seed) shape("circle", { ...about, class: "seed", cx: mask.seed[0], cy: mask.seed[1], r: radius, fill: mask.color }, svg);
   }
   if (truth && layers.truth.checked) {
     for (const one of truth) {
@@ -151,7 +151,7 @@ async function show(image) {
     ...detail.masks.map((mask, rank) => {
       const key = node("span", { class: "key first", style: `background:${mask.color}` });
       const row = node("tr", { tabindex: "0" }, node("td", {}, key, `${rank}`));
-      for (const value of [mask.score.toFixed(3), mask.raw.toFixed(3), `${(100 * mask.area).toFixed(2)} %`, mask.scale]) row.append(node("td", {}, `${value}`));
+      for (const value of [mask.score.toFixed(3), mask.raw?.toFixed(3) ?? "", `${(100 * mask.area).toFixed(2)} %`, mask.scale ?? ""]) row.append(node("td", {}, `${value}`));
       const first = drawn.firstElementChild;
       const light = (on) => first.querySelectorAll("[data-rank]").forEach((part) => part.classList.toggle("faint", on && part.dataset.rank !== `${rank}`));
       for (const [event, on] of [["mouseenter", true], ["focus", true], ["mouseleave", false], ["blur", false]]) row.addEventListener(event, () => light(on));

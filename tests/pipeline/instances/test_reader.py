@@ -113,7 +113,7 @@ def test_what_cannot_be_read_is_refused(labelled: Any, tmp_path: Path) -> None:
     masks.write_bytes(data)
     with pytest.raises(UserError, match="damaged"):
         PseudoLabelDataset(str(copy), verify=True)
-    (copy / "sealed.json").unlink()
+    Dataset.open(str(copy)).unseal()
     with pytest.raises(UserError, match="not sealed"):
         PseudoLabelDataset(str(copy))
     with pytest.raises(UserError, match="not a data set"):
