@@ -4,10 +4,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from pycocotools import mask as coco_mask
 from torch import Tensor
 
 from saliency_prompt.models.backbones.base import LEVELS, Backbone
-from saliency_prompt.models.detector import Targets
+from saliency_prompt.models.detector import Found, Targets
+from saliency_prompt.stages.instances.results import encode_found
 
 FOLDER = Path(__file__).resolve().parents[1].parent / "shared" / "data" / "oracles"
 SIZES = [(128, 160), (112, 144)]  # of the two images in the batch
@@ -62,3 +64,13 @@ def unpack(packed: Tensor, width: int) -> Tensor:
     shifts = torch.arange(7, -1, -1)
     bits = (packed[..., None].int() >> shifts) & 1
     return bits.flatten(-2)[..., :width].bool()
+
+
+def stored_masks(found: Found, image: int, stored: tuple[int, int]) -> Tensor:
+    """What was found in one of the two images, at another size: [n, H, W], those without a pixel too."""
+    made = encode_found(found, padded=SIZES[0], resized=SIZES[image], stored=stored)
+    masks = torch.zeros(len(found), *stored, dtype=torch.bool)
+    for one, source, label in zip(made.masks, made.sources, made.labels, strict=True):
+        place = ((found.sources == int(source)) & (found.labels == int(label))).nonzero()[0, 0]
+        masks[place] = torch.from_numpy(coco_mask.decode(one)).bool()
+    return masks

@@ -20,10 +20,7 @@ from .update import PRIOR, UpdateStage, gather_objects
 
 
 class KNet(QueryHost[KNetInitial, KNetRefined]):
-    """K-Net for instances. The weights are those of the losses.
-
-    Checkpoints of version 0.1 with fewer than 128 channels were trained with `norm_groups` of a quarter of them.
-    """
+    """K-Net for instances. The weights are those of the losses."""
 
     prompt_stride = 32
     prompt_levels = MappingProxyType({"p2": 4, "p3": 8, "p4": 16, "p5": 32})

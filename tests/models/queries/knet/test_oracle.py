@@ -5,13 +5,12 @@ from functools import cache
 import pytest
 import torch
 
-from oracles import SIZES, STORED, Given, read_oracle, shared_pyramid, shared_targets, unpack
+from oracles import SIZES, STORED, Given, read_oracle, shared_pyramid, shared_targets, stored_masks, unpack
 from saliency_prompt.models.detector import Limits, alone
 from saliency_prompt.models.queries.knet.criterion import shrink_masks
 from saliency_prompt.models.queries.knet.model import KNet
 from saliency_prompt.models.queries.knet.names import OFFICIAL
 from saliency_prompt.models.renaming import rename
-from saliency_prompt.stages.instances.results import full_size
 
 CLOSE = {"atol": 1e-4, "rtol": 1e-4}
 NAME = "knet"
@@ -102,5 +101,4 @@ def test_what_is_found() -> None:
         assert one.labels.tolist() == io[f"pred/{image}/labels"].tolist()
         assert one.sources.tolist() == io[f"pred/{image}/query"].tolist()
         theirs = unpack(io[f"pred/{image}/masks_packed"], STORED[image][1])
-        full = [full_size(m, None, (128, 160), SIZES[image], STORED[image]) > 0.5 for m in one.maps]
-        assert (torch.stack(full) != theirs).float().mean() < 1e-4
+        assert (stored_masks(one, image, STORED[image]) != theirs).float().mean() < 1e-4
