@@ -8,8 +8,8 @@ from pycocotools import mask as coco_mask
 from torch import Tensor
 
 from saliency_prompt.models.backbones.base import LEVELS, Backbone
-from saliency_prompt.models.detector import Found, Targets
-from saliency_prompt.stages.instances.results import encode_found
+from saliency_prompt.models.detector import Found, Size, Targets
+from saliency_prompt.stages.paste import Frame, paste
 
 FOLDER = Path(__file__).resolve().parents[1].parent / "shared" / "data" / "oracles"
 SIZES = [(128, 160), (112, 144)]  # of the two images in the batch
@@ -66,11 +66,11 @@ def unpack(packed: Tensor, width: int) -> Tensor:
     return bits.flatten(-2)[..., :width].bool()
 
 
-def stored_masks(found: Found, image: int, stored: tuple[int, int]) -> Tensor:
-    """What was found in one of the two images, at another size: [n, H, W], those without a pixel too."""
-    made = encode_found(found, padded=SIZES[0], resized=SIZES[image], stored=stored)
-    masks = torch.zeros(len(found), *stored, dtype=torch.bool)
-    for one, source, label in zip(made.masks, made.sources, made.labels, strict=True):
-        place = ((found.sources == int(source)) & (found.labels == int(label))).nonzero()[0, 0]
-        masks[place] = torch.from_numpy(coco_mask.decode(one)).bool()
-    return masks
+def full_masks(found: Found, padded: Size, resized: Size, stored: Size) -> Tensor:
+    """The masks at the size of the stored image, drawn from their RLEs: bool [n, H, W]."""
+    boxes = None if found.boxes is None else found.boxes.detach().numpy()
+    pasted = paste(found.maps.detach().numpy(), boxes, Frame(padded, resized, stored))
+    drawn = torch.zeros(len(found), *stored, dtype=torch.bool)
+    for place, counts in zip(pasted.kept.tolist(), pasted.counts, strict=True):
+        drawn[place] = torch.from_numpy(coco_mask.decode({"size": list(stored), "counts": counts}).astype(bool))
+    return drawn

@@ -13,7 +13,7 @@ from torch import Tensor
 from ...detector import Average, Targets
 from ...losses import dice_loss, focal_loss
 from ...matching import assign, match_cost
-from ..host import Initial, Pairs, Refined
+from ..host import Initial, Pairs, Refined, refuse_boxes
 
 TARGET_STRIDE = 4
 
@@ -71,6 +71,7 @@ def knet_losses(
 
     A stage is matched on the masks and classes before it, the first one and the initial masks without classes.
     """
+    refuse_boxes(targets)
     soft = [SoftTargets(shrink_masks(target.masks), target.labels) for target in targets]
     size = (soft[0].masks.shape[1], soft[0].masks.shape[2])
     before = _upsample(initial.masks, size)

@@ -5,7 +5,7 @@ from functools import cache
 import pytest
 import torch
 
-from oracles import SIZES, STORED, Given, read_oracle, shared_pyramid, shared_targets, stored_masks, unpack
+from oracles import SIZES, STORED, Given, full_masks, read_oracle, shared_pyramid, shared_targets, unpack
 from saliency_prompt.models.detector import Limits, alone
 from saliency_prompt.models.queries.knet.criterion import shrink_masks
 from saliency_prompt.models.queries.knet.model import KNet
@@ -101,4 +101,4 @@ def test_what_is_found() -> None:
         assert one.labels.tolist() == io[f"pred/{image}/labels"].tolist()
         assert one.sources.tolist() == io[f"pred/{image}/query"].tolist()
         theirs = unpack(io[f"pred/{image}/masks_packed"], STORED[image][1])
-        assert (stored_masks(one, image, STORED[image]) != theirs).float().mean() < 1e-4
+        assert (full_masks(one, (128, 160), SIZES[image], STORED[image]) != theirs).float().mean() < 1e-4

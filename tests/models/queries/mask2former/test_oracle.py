@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from oracles import SIZES, STORED, Given, read_oracle, shared_targets, stored_masks, unpack
+from oracles import SIZES, STORED, Given, full_masks, read_oracle, shared_targets, unpack
 from saliency_prompt.models.detector import Limits, alone
 from saliency_prompt.models.queries.mask2former.model import Mask2Former
 from saliency_prompt.models.queries.mask2former.names import TRANSFORMERS
@@ -113,4 +113,5 @@ def test_what_is_found() -> None:
         # stored sizes: probabilities are resized where mmdetection resizes logits, at a quarter of the stride
         packed = unpack(post[f"ori/{image}/masks_packed"], stored[1])
         by_label = post[f"ori/{image}/scores"].argsort(descending=True)
-        assert (stored_masks(one, image, stored) != packed[by_label]).float().mean() < 0.01
+        full = full_masks(one, (128, 160), size, stored)
+        assert (full != packed[by_label]).float().mean() < 0.01

@@ -6,7 +6,7 @@ from functools import cache
 import pytest
 import torch
 
-from oracles import SIZES, STORED, Given, read_oracle, shared_pyramid, shared_targets, stored_masks, unpack
+from oracles import SIZES, STORED, Given, full_masks, read_oracle, shared_pyramid, shared_targets, unpack
 from saliency_prompt.models.detector import Limits, alone
 from saliency_prompt.models.queries.queryinst.criterion import gather_positives, mask_targets
 from saliency_prompt.models.queries.queryinst.model import QueryInst
@@ -103,4 +103,5 @@ def test_what_is_found() -> None:
             boxes = io[f"pred_{kind}/{image}/bboxes"][order]
             torch.testing.assert_close(one.boxes * scale, boxes, atol=2e-3, rtol=1e-4)
             theirs = unpack(io[f"pred_{kind}/{image}/masks_packed"], size[1])[order]
-            assert (stored_masks(one, image, size) != theirs).float().mean() < 1e-4
+            mine = full_masks(one, (128, 160), SIZES[image], size)
+            assert (mine != theirs).float().mean() < 1e-4
