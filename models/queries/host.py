@@ -12,6 +12,7 @@ from typing import Any, Generic, TypeVar
 
 from torch import Tensor
 
+from ...schemas.errors import UserError
 from ..detector import Average, Detector, Found, Limits, Size, Targets
 
 Pairs = tuple[Tensor, Tensor]  # of queries and objects of an image, each int64 [P]
@@ -105,6 +106,15 @@ class QueryHost(Detector, Generic[I, R]):
         """`query_maps` of images."""
         initial = self.start(self.features(images_B3HW), sizes)
         return self.query_maps(initial, self.refine(initial, initial.queries)[-1])
+
+
+def refuse_boxes(targets: Sequence[Targets]) -> None:
+    """Raise UserError where an object has no mask to learn from."""
+    if any(target.has_mask is not None and not target.has_mask.all() for target in targets):
+        raise UserError(
+            "The annotations have objects with a box alone, and this model learns from masks: give each a "
+            "segmentation, or train queryinst, maskrcnn or contrastmask."
+        )
 
 
 AnyHost = QueryHost[Any, Any]

@@ -35,6 +35,7 @@ class KNet(QueryHost[KNetInitial, KNetRefined]):
         stages: int = 3,
         heads: int = 8,
         hidden: int = 2048,
+        norm_groups: int = 32,
         class_weight: float = 2.0,
         dice_weight: float = 4.0,
         mask_weight: float = 1.0,
@@ -45,7 +46,7 @@ class KNet(QueryHost[KNetInitial, KNetRefined]):
         self.num_queries, self.channels, self.num_classes = num_queries, channels, num_classes
         self.weights = Weights(class_weight, dice_weight, mask_weight, semantic_weight)
         self.pyramid = FeaturePyramidNetwork([backbone.channels[level] for level in LEVELS], channels)
-        self.localisation = Localisation(channels)
+        self.localisation = Localisation(channels, norm_groups)
         self.kernels = nn.Parameter(torch.randn(num_queries, channels))
         self.semantic = nn.Conv2d(channels, num_classes, 1)
         nn.init.normal_(self.semantic.weight, std=0.01)

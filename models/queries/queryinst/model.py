@@ -95,7 +95,7 @@ class QueryInst(QueryHost[QueryInstInitial, QueryInstRefined]):
         targets: Sequence[Targets],
         average: Average,
     ) -> tuple[dict[str, Tensor], list[list[Pairs]]]:
-        """See `QueryHost`. A stage is matched on what it says itself."""
+        """See `QueryHost`. A stage is matched on what it says itself; objects without a mask teach boxes alone."""
         losses: dict[str, Tensor] = {}
         matched: list[list[Pairs]] = []
         for number, (stage, mask_head) in enumerate(zip(refined, self.mask_heads, strict=True), start=1):
@@ -103,12 +103,14 @@ class QueryInst(QueryHost[QueryInstInitial, QueryInstRefined]):
             positives = gather_positives(targets, pairs)
             count = average(stage.boxes.new_tensor(float(len(positives))))
             of_stage = box_losses(stage, initial.extents, positives, self.weights, count)
+            positives = positives.with_masks()
+            masked = average(stage.boxes.new_tensor(float(len(positives))))
             if len(positives):
                 where = (positives.images, positives.queries)
                 boxes_P4 = stage.boxes[where].detach()
                 logits = mask_head(initial.pyramid, positives.images, boxes_P4, stage.attended[where])
                 crops = mask_targets(positives.masks, boxes_P4, logits.shape[-1])
-                of_stage["mask"] = self.weights.mask * mask_loss(logits, crops, positives.labels, count)
+                of_stage["mask"] = self.weights.mask * mask_loss(logits, crops, positives.labels, masked)
             else:
                 of_stage["mask"] = 0 * torch.stack([p.sum() for p in mask_head.parameters()]).sum()
             losses |= {f"{name}_{number}": value for name, value in of_stage.items()}

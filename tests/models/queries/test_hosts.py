@@ -15,7 +15,7 @@ from saliency_prompt.models.queries.knet.model import KNet
 from saliency_prompt.models.queries.mask2former.model import Mask2Former
 from saliency_prompt.models.queries.queryinst.model import QueryInst, repeat_mask_logits
 from saliency_prompt.models.registry import DETECTORS, build_detector
-from saliency_prompt.schemas.errors import UserError
+from saliency_prompt.schemas.training.registry import MODELS, load_training_config
 
 SIZE = (64, 96)
 Build = Callable[..., AnyHost]
@@ -254,9 +254,10 @@ def test_masks_of_one_class_begin_those_of_several() -> None:
 
 
 def test_detectors_by_name() -> None:
-    options = {"num_queries": 6, "channels": 32, "hidden": 64}
     for name in ("knet", "queryinst", "mask2former"):
-        assert name in DETECTORS
-        assert isinstance(build_detector(name, build_backbone("resnet18"), 1, **options), DETECTORS[name]())
-    with pytest.raises(UserError, match="choose one of"):
-        build_detector("k-net", build_backbone("resnet18"), 1)
+        overrides = ["model.queries=6", "model.channels=32", "model.hidden=64"]
+        config = load_training_config(name, "tiny", overrides=overrides)
+        made = build_detector(config, build_backbone("resnet18"), 1)
+        assert isinstance(made, KNet | QueryInst | Mask2Former)
+        assert (made.num_queries, made.channels, made.num_classes) == (6, 32, 1)
+    assert set(DETECTORS) == set(MODELS)
