@@ -84,7 +84,7 @@ class SoloHead(Head):
 
 
 class DecoupledHead(Head):
-    """Decoupled SOLO: a channel for every column and one for every row; a mask is the product of two (thesis, Eq. 3.5)."""
+    """Decoupled SOLO: a channel for every column and every row; a mask is a product of two (thesis, Eq. 3.5)."""
 
     def __init__(self, num_classes: int, options: Options) -> None:
         super().__init__(num_classes, options)
