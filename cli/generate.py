@@ -7,6 +7,7 @@ import typer
 from rich.console import Console
 
 from ..schemas.errors import UserError
+from . import exits
 from .options import (
     ConfigFile,
     CpusPerWorker,
@@ -31,9 +32,6 @@ from .plan import print_estimate
 
 if TYPE_CHECKING:
     from ..store.dataset import Dataset
-
-EXIT_QUARANTINED = 3
-EXIT_INTERRUPTED = 130
 
 
 def generate(
@@ -73,6 +71,7 @@ def generate(
     from ..pipeline import generate as job
     from ..pipeline.estimate import estimate
     from ..pipeline.parent import ParentPhotos, open_parent
+    from ..pipeline.plan import cut_like
     from ..pipeline.progress import Display
     from ..pipeline.signals import graceful_stop
     from ..pipeline.sources import open_source
@@ -87,7 +86,7 @@ def generate(
     run = None if model is None else str(Path(model).absolute())  # workers start elsewhere
     task = job.Job(out, settings, where, run, parent)
     if dry_run:
-        print_estimate(console, out, estimate(source, settings, task.labeller.load(), where))
+        print_estimate(console, out, estimate(source, cut_like(parent, settings), task.labeller.load(), where))
         return
     do = job.retry_quarantined if retry_quarantined else job.generate
 
@@ -103,7 +102,7 @@ def generate(
         return
     if outcome.shards_left:
         console.print(f"stopped: {outcome.shards_left:,} shards are left; run the same command again to resume")
-        raise typer.Exit(EXIT_INTERRUPTED)
+        raise typer.Exit(exits.INTERRUPTED)
     code = _print_outcome(console, dataset)
     if report:
         from ..pipeline.report.page import write_report
@@ -131,4 +130,4 @@ def _print_outcome(console: Console, dataset: "Dataset") -> int:
     if counts.quarantined > len(listed):
         console.print(f"  and {counts.quarantined - len(listed):,} more: see `saliency-prompt status --quarantined`")
     console.print("repair them and run the command again with --retry-quarantined")
-    return EXIT_QUARANTINED
+    return exits.SET_ASIDE

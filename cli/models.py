@@ -12,10 +12,11 @@ from .options import Device
 
 
 def models() -> None:
-    """List what can be trained, with its presets."""
+    """List what can be trained and what can label photographs, with presets and needs."""
     from rich.console import Console
     from rich.table import Table
 
+    from ..schemas.registry import PRODUCERS
     from ..schemas.training.densecl import DENSECL_PRESETS
     from ..schemas.training.registry import MODELS
 
@@ -27,7 +28,13 @@ def models() -> None:
                 "", "the same with Saliency Prompt", f"pretrain --model {name}", ", ".join(spec.pretrain_presets)
             )
     table.add_row("densecl", "a backbone, from photographs alone", "densecl", ", ".join(DENSECL_PRESETS))
-    Console(width=None if Console().is_terminal else 140).print(table)
+    labelling = Table("producer", "what it makes", "needs", "command", "presets")
+    for name, producer in PRODUCERS.items():
+        command = f"generate PHOTOS {producer.option}"
+        labelling.add_row(name, producer.about, producer.needs, command, ", ".join(producer.presets))
+    console = Console(width=None if Console().is_terminal else 140)
+    console.print(table)
+    console.print(labelling)
 
 
 def predict(

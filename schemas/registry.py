@@ -17,7 +17,8 @@ Presets = Mapping[str, Mapping[str, Any]]
 class ProducerSpec:
     """A producer: its configuration, presets (the first is the default), and own columns of masks.parquet.
 
-    `columns` are names and types as a data set's card declares them. `needs` says what it must be given.
+    `columns` are names and types as a data set's card declares them. `needs` says what it must be given, and `option`
+    how `generate` is given it.
     """
 
     about: str
@@ -25,6 +26,7 @@ class ProducerSpec:
     presets: Presets
     columns: Mapping[str, str]
     needs: str
+    option: str
 
 
 PRODUCERS: dict[str, ProducerSpec] = {
@@ -34,6 +36,7 @@ PRODUCERS: dict[str, ProducerSpec] = {
         presets=PRESETS,
         columns={"score_raw": "float32", "seed_scale": "int8", "seed_y": "int16", "seed_x": "int16"},
         needs="weights of a backbone",
+        option="--weights W",
     ),
     "detector": ProducerSpec(
         about="instances and their classes, found by a trained model",
@@ -41,6 +44,7 @@ PRODUCERS: dict[str, ProducerSpec] = {
         presets=DETECTOR_PRESETS,
         columns={"label": "int32", "maskness": "float32"},
         needs="the folder of a training run",
+        option="--model RUN",
     ),
 }
 

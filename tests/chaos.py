@@ -8,13 +8,15 @@ import sys
 import threading
 import time
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from saliency_prompt.store.check import gc, verify
 from saliency_prompt.store.dataset import Dataset
 
-SETTINGS = ("decode.short_side=256", "decode.long_side=512", "plan.shard_size=2", "features.batch_size=2")
+SETTINGS = ("decode.short_side=256", "decode.long_side=512", "plan.shard_size=2")
+SALIENCY = ("--weights", "lab-color", "--set", "features.batch_size=2")
 KILLS = ("worker", "node", "driver")
 NODE = {"num_cpus": 4, "num_gpus": 2, "object_store_memory": 80 << 20}
 
@@ -25,9 +27,10 @@ class Chaos:
     Drivers and nodes have the environment of this process.
     """
 
-    def __init__(self, cluster: Any, photos: str) -> None:
+    def __init__(self, cluster: Any, photos: str, options: Sequence[str] = SALIENCY) -> None:
         self.cluster = cluster
         self.photos = photos
+        self.options = options  # of `generate`: what labels
         self.kills: Counter[str] = Counter()
         self.starts = 0
         self._nodes = [cluster.add_node(**NODE) for _ in range(2)]
@@ -85,7 +88,7 @@ class Chaos:
     def _command(self, out: str) -> list[str]:
         program = "from saliency_prompt.cli.app import main; main()"
         sets = [part for setting in SETTINGS for part in ("--set", setting)]
-        what = ["generate", self.photos, "--out", out, "--weights", "lab-color", *sets]
+        what = ["generate", self.photos, "--out", out, *self.options, *sets]
         return [sys.executable, "-c", program, *what]
 
 
