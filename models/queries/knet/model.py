@@ -44,7 +44,6 @@ class KNet(QueryHost[KNetInitial, KNetRefined]):
         super().__init__()
         self.backbone = backbone
         self.num_queries, self.channels, self.num_classes = num_queries, channels, num_classes
-        self.most = num_queries
         self.weights = Weights(class_weight, dice_weight, mask_weight, semantic_weight)
         self.pyramid = FeaturePyramidNetwork([backbone.channels[level] for level in LEVELS], channels)
         self.localisation = Localisation(channels, norm_groups)

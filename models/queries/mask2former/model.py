@@ -49,7 +49,6 @@ class Mask2Former(QueryHost[Mask2FormerInitial, Mask2FormerRefined]):
         super().__init__()
         self.backbone = backbone
         self.num_queries, self.channels, self.num_classes = num_queries, channels, num_classes
-        self.most = num_queries
         self.weights = Weights(class_weight, mask_weight, dice_weight, points)
         self.draw: Draw = uniform
         self.pixel_decoder = PixelDecoder(

@@ -52,7 +52,6 @@ class QueryInst(QueryHost[QueryInstInitial, QueryInstRefined]):
         super().__init__()
         self.backbone = backbone
         self.num_queries, self.channels, self.num_classes = num_queries, channels, num_classes
-        self.most = num_queries
         self.weights = Weights(class_weight, l1_weight, giou_weight, mask_weight)
         inside = dynamic_channels or max(1, channels // 4)
         self.pyramid = FeaturePyramidNetwork([backbone.channels[level] for level in LEVELS], channels)
