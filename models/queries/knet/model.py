@@ -13,7 +13,7 @@ from torchvision.ops import FeaturePyramidNetwork
 
 from ...backbones.base import LEVELS, Backbone
 from ...detector import Average, Found, Limits, Size, Targets
-from ..host import Pairs, Pyramid, QueryHost, best_labels
+from ..host import Pairs, Pyramid, QueryHost, best_labels, empty_share
 from .criterion import KNetInitial, KNetRefined, Weights, knet_losses
 from .localisation import Localisation
 from .update import PRIOR, UpdateStage, gather_objects
@@ -108,6 +108,10 @@ class KNet(QueryHost[KNetInitial, KNetRefined]):
             maps = F.interpolate(logits_n1hw, scale_factor=2.0, mode="bilinear", align_corners=False)[:, 0].sigmoid()
             found.append(Found(maps, scores, labels, queries, vectors=last.queries[image, queries].float()))
         return found
+
+    def empty_masks(self, initial: KNetInitial) -> Tensor:
+        """See `QueryHost`. Such a kernel is its learned part alone, and any prompt is long beside it."""
+        return empty_share(initial.masks)
 
     def query_maps(self, initial: KNetInitial, last: KNetRefined) -> Tensor:
         """See `QueryHost`."""

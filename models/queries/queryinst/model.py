@@ -28,7 +28,7 @@ from .stage import BoxHead, MaskHead
 
 
 class QueryInst(QueryHost[QueryInstInitial, QueryInstRefined]):
-    """QueryInst. The weights are those of the losses."""
+    """QueryInst. Dynamic convolutions are a quarter as wide inside, unless said. Weights are those of the losses."""
 
     prompt_stride = 32
     prompt_levels = MappingProxyType({"p2": 4, "p3": 8, "p4": 16, "p5": 32})
@@ -43,6 +43,7 @@ class QueryInst(QueryHost[QueryInstInitial, QueryInstRefined]):
         stages: int = 6,
         heads: int = 8,
         hidden: int = 2048,
+        dynamic_channels: int | None = None,
         class_weight: float = 2.0,
         l1_weight: float = 5.0,
         giou_weight: float = 2.0,
@@ -52,11 +53,14 @@ class QueryInst(QueryHost[QueryInstInitial, QueryInstRefined]):
         self.backbone = backbone
         self.num_queries, self.channels, self.num_classes = num_queries, channels, num_classes
         self.weights = Weights(class_weight, l1_weight, giou_weight, mask_weight)
+        inside = dynamic_channels or max(1, channels // 4)
         self.pyramid = FeaturePyramidNetwork([backbone.channels[level] for level in LEVELS], channels)
         self.query_features = nn.Parameter(torch.randn(num_queries, channels))
         self.query_boxes = nn.Parameter(torch.tensor([0.5, 0.5, 1.0, 1.0]).repeat(num_queries, 1))
-        self.stages = nn.ModuleList(BoxHead(channels, num_classes, heads=heads, hidden=hidden) for _ in range(stages))
-        self.mask_heads = nn.ModuleList(MaskHead(channels, num_classes) for _ in range(stages))
+        self.stages = nn.ModuleList(
+            BoxHead(channels, num_classes, heads=heads, hidden=hidden, inside=inside) for _ in range(stages)
+        )
+        self.mask_heads = nn.ModuleList(MaskHead(channels, num_classes, inside=inside) for _ in range(stages))
 
     @property
     def learned(self) -> Tensor:
