@@ -62,22 +62,23 @@ def find_instances(head: Head, levels: Sequence[Level], image: int, limits: Limi
     options = head.options
     candidates = find_candidates(levels, image, options)
     maps, rows_N = _maps(head, levels, image, candidates, size)
-    inside = [(one > options.mask_threshold).float() for one in maps]
-    totals = [torch.einsum("uhw,uhw->u", one, where) for one, where in zip(maps, inside, strict=True)]
-    area_N = _gather([one.sum((1, 2)) for one in inside], candidates.levels, rows_N)
-    maskness_N = _gather(totals, candidates.levels, rows_N) / area_N.clamp_min(1)
-    kept = (area_N > area_N.new_tensor(LEVEL_STRIDES)[candidates.levels]).nonzero()[:, 0]
-    scores_N, order = (candidates.scores * maskness_N)[kept].sort(descending=True, stable=True)
-    kept = kept[order]
-    scores_N = suppress(
-        options.nms,
-        _gather(inside, candidates.levels[kept], rows_N[kept]).flatten(1)[None],
-        scores_N[None],
-        candidates.labels[kept][None],
-        kernel=options.nms_kernel,
-        gaussian_coeff=options.gaussian_coeff,
-        iou_threshold=options.nms_iou,
-    )[0]
+    with torch.autocast(maps[0].device.type, enabled=False):  # counts of pixels do not fit into 16 bits
+        inside = [(one > options.mask_threshold).float() for one in maps]
+        totals = [torch.einsum("uhw,uhw->u", one, where) for one, where in zip(maps, inside, strict=True)]
+        area_N = _gather([one.sum((1, 2)) for one in inside], candidates.levels, rows_N)
+        maskness_N = _gather(totals, candidates.levels, rows_N) / area_N.clamp_min(1)
+        kept = (area_N > area_N.new_tensor(LEVEL_STRIDES)[candidates.levels]).nonzero()[:, 0]
+        scores_N, order = (candidates.scores * maskness_N)[kept].sort(descending=True, stable=True)
+        kept = kept[order]
+        scores_N = suppress(
+            options.nms,
+            _gather(inside, candidates.levels[kept], rows_N[kept]).flatten(1)[None],
+            scores_N[None],
+            candidates.labels[kept][None],
+            kernel=options.nms_kernel,
+            gaussian_coeff=options.gaussian_coeff,
+            iou_threshold=options.nms_iou,
+        )[0]
     scores_N, order = scores_N.sort(descending=True, stable=True)
     wanted = (scores_N > 0) & (scores_N >= max(options.min_score, limits.min_score))
     order = order[wanted][: limits.most]
