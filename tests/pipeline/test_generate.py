@@ -154,7 +154,7 @@ def test_a_field_that_comes_later_locks_nobody_out(world, photos: Path, monkeypa
     assert world.root_hash(photos, "out") == whole
     assert world.shards == [2]
     values["features"]["registers"] = 4
-    with pytest.raises(UserError, match="features.registers was 0, now 4"):
+    with pytest.raises(UserError, match=r"features.registers was 0, now 4"):
         world.run(photos, "out")
 
 
