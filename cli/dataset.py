@@ -5,6 +5,7 @@ from typing import Annotated
 import typer
 
 from ..schemas.errors import UserError
+from . import exits
 from .options import DatasetUrl
 
 export_app = typer.Typer(help="Write the data set in another format.", no_args_is_help=True)
@@ -19,7 +20,7 @@ def verify(dataset: DatasetUrl) -> None:
     for problem in report.problems:
         typer.echo(str(problem))
     typer.echo(report.summary)
-    raise typer.Exit(1 if report.problems else 0)
+    raise typer.Exit(exits.FOUND_WORSE if report.problems else exits.DONE)
 
 
 def gc(

@@ -7,17 +7,18 @@ import typer
 from rich.console import Console
 
 from ..schemas.errors import UserError
+from . import exits
 from .options import (
     ConfigFile,
     CpusPerWorker,
     Device,
-    FollowLinks,
     From,
     GpusPerWorker,
     LabelPreset,
     MaxWorkers,
     MinWorkers,
     Model,
+    NoFollowLinks,
     Overrides,
     PhotosOrNone,
     Ray,
@@ -32,9 +33,6 @@ from .plan import print_estimate
 if TYPE_CHECKING:
     from ..store.dataset import Dataset
 
-EXIT_QUARANTINED = 3
-EXIT_INTERRUPTED = 130
-
 
 def generate(
     out: Annotated[str, typer.Option(help="The data set: a folder or a bucket URL. An unfinished one is resumed.")],
@@ -46,7 +44,7 @@ def generate(
     config: ConfigFile = None,
     set_: Overrides = None,
     root: Root = None,
-    follow_links: FollowLinks = True,
+    no_follow_links: NoFollowLinks = False,
     device: Device = "auto",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan with bytes and time, and stop.")] = False,
     retry_quarantined: Annotated[
@@ -83,7 +81,9 @@ def generate(
     where = resolve_device(device)
     parent = None if from_ is None else open_parent(from_)
     source = (
-        open_source(photos or "", root, follow_links=follow_links) if parent is None else ParentPhotos(parent, photos)
+        open_source(photos or "", root, follow_links=not no_follow_links)
+        if parent is None
+        else ParentPhotos(parent, photos)
     )
     run = None if model is None else str(Path(model).absolute())  # workers start elsewhere
     task = job.Job(out, settings, where, run, parent)
@@ -104,7 +104,7 @@ def generate(
         return
     if outcome.shards_left:
         console.print(f"stopped: {outcome.shards_left:,} shards are left; run the same command again to resume")
-        raise typer.Exit(EXIT_INTERRUPTED)
+        raise typer.Exit(exits.INTERRUPTED)
     code = _print_outcome(console, dataset)
     if report:
         from ..pipeline.report.page import write_report
@@ -132,4 +132,4 @@ def _print_outcome(console: Console, dataset: "Dataset") -> int:
     if counts.quarantined > len(listed):
         console.print(f"  and {counts.quarantined - len(listed):,} more: see `saliency-prompt status --quarantined`")
     console.print("repair them and run the command again with --retry-quarantined")
-    return EXIT_QUARANTINED
+    return exits.SET_ASIDE

@@ -12,7 +12,7 @@ from .options import Device
 
 
 def models() -> None:
-    """List what can be trained and what can label, with presets."""
+    """List what can be trained and what can label photographs, with presets and needs."""
     from rich.console import Console
     from rich.table import Table
 

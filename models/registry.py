@@ -25,6 +25,7 @@ def _knet(config: SupervisedConfig, backbone: Backbone, num_classes: int) -> Det
         channels=model.channels,
         stages=model.stages,
         hidden=model.hidden,
+        norm_groups=model.norm_groups,
         class_weight=loss.classes,
         dice_weight=loss.dice,
         mask_weight=loss.mask,

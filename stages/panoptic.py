@@ -1,4 +1,4 @@
-"""COCO's panoptic format, and Panoptic Quality (Kirillov et al., Panoptic Segmentation, section 4).
+"""COCO's panoptic format, and Panoptic Quality (Kirillov et al., Panoptic Segmentation).
 
 A picture holds the number of each pixel's segment, id = R + 256 G + 256^2 B; 0 is void, where nothing is known. A json
 tells the category of each number.

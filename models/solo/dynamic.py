@@ -1,4 +1,4 @@
-"""SOLOv2's head: every cell predicts the kernel that makes its mask (SOLOv2, section 3.2).
+"""SOLOv2's head: every cell predicts the kernel that makes its mask (thesis, section 4.2.1).
 
 Shape legend: B images, C channels, E channels of the mask feature, S cells along a side of a grid, N chosen cells,
 h w cells of the mask feature.
@@ -17,7 +17,7 @@ SEPARATE_DEPTH = 7  # layers of the mask branch of each level, as in SOLO
 
 
 class UnifiedFeature(nn.Module):
-    """P2 to P5 as one map at stride 4 (section 3.2.3): each level is doubled until it is there, and all are summed.
+    """P2 to P5 as one map at stride 4 (thesis, section 4.2.1): levels are doubled until they are there, and summed.
 
     With `coords`, P5 carries its coordinates. `outside` None leaves out the last 1x1 layer.
     """

@@ -1,4 +1,4 @@
-"""From the levels' answers to instances (SOLO, section 3.2.4; SOLOv2, section 3.3).
+"""From the levels' answers to instances (thesis, section 3.2.4).
 
 Shape legend: B images, K classes, S cells along a side of a grid, N candidates, U cells among them, h w cells at
 stride 4.

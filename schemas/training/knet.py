@@ -16,6 +16,12 @@ class KNetSection(DetectorSection):
     channels: int = Field(256, ge=32, le=1024, multiple_of=32, description="Width of pyramid and queries.")
     stages: int = Field(3, ge=1, le=12, description="Rounds of refinement.")
     hidden: int = Field(2048, ge=32, le=16384, description="Width of the feed-forward layers.")
+    norm_groups: int = Field(
+        32,
+        ge=1,
+        le=1024,
+        description="Groups of group norms; version 0.1 had channels / 4, at most 32.",
+    )
 
 
 class KNetLoss(Section):

@@ -1,10 +1,10 @@
 """The data set of pseudo-labels as PyTorch sees it: map-style, any order, any number of processes."""
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -79,7 +79,7 @@ class PseudoLabelDataset(TorchDataset[Sample]):
         self._images, self._size, self._vectors = images, size, vectors
         self._min_score, self._min_area, self._max_masks = min_score, min_area, max_masks
         self._check, self._max_pixels = check, max_pixels
-        self._exif = self.source.card.config["decode"]["exif"]  # masks lie as the photographs did for the labels
+        self._exif = _exif(self.source.card.config)
         self._commits = list(self.source.checked_commits())
         self._index = self._select(min_masks)[:max_images]
         if not len(self._index):
@@ -181,6 +181,12 @@ class PseudoLabelDataset(TorchDataset[Sample]):
     @staticmethod
     def _read_vectors(tables: ShardTables, name: str, rows: npt.NDArray[np.int64]) -> Tensor:
         return torch.from_numpy(tables.vectors[name][rows].astype(np.float32))
+
+
+def _exif(config: Mapping[str, Any]) -> Literal["ignore", "apply"]:
+    """How the photographs lay for the labels: so do their masks."""
+    decode = config.get("decode")
+    return "apply" if isinstance(decode, dict) and decode.get("exif") == "apply" else "ignore"
 
 
 def _verify(dataset: Dataset) -> None:
