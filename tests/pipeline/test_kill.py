@@ -17,7 +17,7 @@ from saliency_prompt.store.check import gc, verify
 from saliency_prompt.store.dataset import Dataset
 from toy_detector import write_run
 
-ROUNDS = {"saliency": 20, "detector": 8}
+ROUNDS = {"saliency": 20, "detector": 6}
 TESTS = Path(__file__).parents[1]
 
 
