@@ -12,13 +12,13 @@ from .options import (
     ConfigFile,
     CpusPerWorker,
     Device,
-    FollowLinks,
     From,
     GpusPerWorker,
     LabelPreset,
     MaxWorkers,
     MinWorkers,
     Model,
+    NoFollowLinks,
     Overrides,
     PhotosOrNone,
     Ray,
@@ -44,7 +44,7 @@ def generate(
     config: ConfigFile = None,
     set_: Overrides = None,
     root: Root = None,
-    follow_links: FollowLinks = True,
+    no_follow_links: NoFollowLinks = False,
     device: Device = "auto",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan with bytes and time, and stop.")] = False,
     retry_quarantined: Annotated[
@@ -81,7 +81,9 @@ def generate(
     where = resolve_device(device)
     parent = None if from_ is None else open_parent(from_)
     source = (
-        open_source(photos or "", root, follow_links=follow_links) if parent is None else ParentPhotos(parent, photos)
+        open_source(photos or "", root, follow_links=not no_follow_links)
+        if parent is None
+        else ParentPhotos(parent, photos)
     )
     run = None if model is None else str(Path(model).absolute())  # workers start elsewhere
     task = job.Job(out, settings, where, run, parent)

@@ -57,11 +57,11 @@ PhotosOrNone = Annotated[
     ),
 ]
 Root = Annotated[str | None, typer.Option(help="Folder or URL that names in a COCO json are relative to.")]
-FollowLinks = Annotated[
+NoFollowLinks = Annotated[
     bool,
     typer.Option(
-        "--follow-links/--no-follow-links",
-        help="Take files that links in a folder lead to elsewhere; not for folders that strangers can write to.",
+        "--no-follow-links",
+        help="Set files aside that links in a folder lead to elsewhere: for folders that strangers can write to.",
     ),
 ]
 DatasetUrl = Annotated[str, typer.Argument(metavar="DATASET", help="Folder or bucket URL of a data set.")]
