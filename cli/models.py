@@ -1,4 +1,4 @@
-"""`models`, `predict`, `kernels`, `curves`, `convert`: what can be trained, and what is done with it."""
+"""`models`, `import`, `predict`, `kernels`, `curves`, `convert`: what can be trained, and what is done with it."""
 
 import json
 from pathlib import Path
@@ -7,8 +7,8 @@ from typing import Annotated
 import typer
 
 from . import exits
-from .jobs import RunFolder
-from .options import Device
+from .jobs import Out, RunFolder
+from .options import Device, Overrides
 
 
 def models() -> None:
@@ -35,6 +35,38 @@ def models() -> None:
     console = Console(width=None if Console().is_terminal else 140)
     console.print(table)
     console.print(labelling)
+
+
+def import_(
+    checkpoint: Annotated[Path, typer.Argument(help="File that another program wrote, or a folder of transformers.")],
+    model: Annotated[
+        str,
+        typer.Option("--as", help="knet, queryinst, mask2former, maskrcnn, solo, decoupled-solo, solov2, ... -light."),
+    ],
+    out: Out,
+    categories: Annotated[
+        Path | None, typer.Option(help="COCO file whose categories, in the order of their ids, are the classes.")
+    ] = None,
+    arch: Annotated[str | None, typer.Option(help="Backbone, where its tensors do not tell.")] = None,
+    norm_epsilon: Annotated[
+        float | None, typer.Option(min=0, help="Of batch norms, where it was not 1e-5 (torchvision's COCO V1: 0).")
+    ] = None,
+    preset: Annotated[str | None, typer.Option(help="Settings that no tensor tells (see `models`).")] = None,
+    set_: Overrides = None,
+) -> None:
+    """Make a run of a published checkpoint: names by an explicit table, sizes from the tensors or from --set.
+
+    Tensors without a counterpart are listed by name; a file that does not fill the model is refused.
+    """
+    from ..pipeline.training.importing import Wishes, import_checkpoint
+
+    wishes = Wishes(preset, set_ or [], arch, categories, norm_epsilon)
+    found = import_checkpoint(checkpoint, model, out, wishes)
+    card = found.card
+    typer.echo(f"{found.taken:,} tensors are in {out}: {model} on {card.arch}, {card.num_classes} classes")
+    for name in found.unknown:
+        typer.echo(f"no counterpart here, left out: {name}", err=True)
+    typer.echo(f"saliency-prompt predict {out} PHOTOS --out predictions.json")
 
 
 def predict(

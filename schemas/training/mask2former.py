@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from ..section import Section
+from ..section import Section, since
 from .sections import DetectorSection, Preset, PromptConfig, PromptedConfig, SupervisedConfig, TrainerConfig
 
 
@@ -18,6 +18,13 @@ class Mask2FormerSection(DetectorSection):
     hidden: int = Field(2048, ge=32, le=16384, description="Width of the decoder's feed-forward layers.")
     encoder_stages: int = Field(6, ge=1, le=24, description="Layers of the pixel decoder.")
     encoder_hidden: int = Field(1024, ge=32, le=16384, description="Width of the pixel decoder's feed-forward layers.")
+    encoder_points: int = Field(
+        4,
+        ge=1,
+        le=64,
+        description="Places that a head of the pixel decoder looks at on each level.",
+        json_schema_extra=since("0.2"),
+    )
 
 
 class Mask2FormerLoss(Section):

@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from ..section import Section
+from ..section import Section, since
 from .sections import DetectorSection, Preset, PromptConfig, PromptedConfig, SupervisedConfig, TrainerConfig
 
 
@@ -16,6 +16,13 @@ class QueryInstSection(DetectorSection):
     channels: int = Field(256, ge=32, le=1024, multiple_of=32, description="Width of pyramid and queries.")
     stages: int = Field(6, ge=1, le=12, description="Rounds of refinement.")
     hidden: int = Field(2048, ge=32, le=16384, description="Width of the feed-forward layers.")
+    dynamic_channels: int | None = Field(
+        None,
+        ge=1,
+        le=1024,
+        description="Inner width of the dynamic convolutions; null is a quarter of channels.",
+        json_schema_extra=since("0.2"),
+    )
 
 
 class QueryInstLoss(Section):
