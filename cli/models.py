@@ -8,7 +8,7 @@ import typer
 
 from . import exits
 from .jobs import Out, RunFolder
-from .options import Device, Overrides
+from .options import Device, LongSide, Overrides, ShortSide, Threshold
 
 
 def models() -> None:
@@ -75,14 +75,27 @@ def predict(
     out: Annotated[Path, typer.Option(help="COCO results to write.")],
     overlays: Annotated[Path | None, typer.Option(help="Folder for pictures of them.")] = None,
     min_score: Annotated[float, typer.Option(min=0, max=1, help="Smallest score.")] = 0.05,
+    short_side: ShortSide = None,
+    long_side: LongSide = None,
+    threshold: Threshold = None,
     device: Device = "auto",
 ) -> None:
     """Find objects in photographs with a trained model. Exit code 3 if some could not be used."""
+    from ..pipeline.training.find import Conditions
     from ..pipeline.training.predict import predict as find
     from ..stages.device import resolve_device
 
     skipped: list[str] = []
-    count = find(run, photos, out, resolve_device(device), overlays=overlays, min_score=min_score, skip=skipped.append)
+    count = find(
+        run,
+        photos,
+        out,
+        resolve_device(device),
+        overlays=overlays,
+        min_score=min_score,
+        conditions=Conditions(short_side, long_side, threshold),
+        skip=skipped.append,
+    )
     typer.echo(f"wrote {out}: {count:,} objects")
     for line in skipped:
         typer.echo(line, err=True)

@@ -73,6 +73,9 @@ _TINY: Preset = {
     "trainer": {"lr": 2e-4, "lr_batch": 4, "warmup_steps": 20, "clip": 1.0, "backbone_lr": 0.1, "decay_norms": False},
 }
 
+# 96 images a step, flipped and rotated (Saliency Prompt, section 4.1)
+_SP_TRAINER = {**_TRAINER_VALUES, "lr_batch": 96, "warmup_steps": 100}
+_SP_DATA = {"batch_size": 96, "rotate": 9.0}
 FINETUNE: dict[str, Preset] = {
     # 50 epochs of large-scale jitter, the whole backbone trained
     "default": {
@@ -80,10 +83,22 @@ FINETUNE: dict[str, Preset] = {
         "model": {"freeze": "none"},
         "trainer": {**_TRAINER_VALUES, "max_epochs": 50, "decay_at": [0.889, 0.963]},
     },
-    "sp-ctw1500": {
-        "data": {"flip": 0.5, "rotate": 9.0},
+    "sp-coco": {
+        "data": {**_JITTER, **_SP_DATA},
         "model": {"freeze": "none"},
-        "trainer": {**_TRAINER_VALUES, "max_epochs": 20, "decay_at": [0.6, 0.9]},
+        "trainer": {**_SP_TRAINER, "max_epochs": 48, "decay_at": [0.75, 11 / 12]},
+    },
+    # large-scale jitter takes the place of several scales
+    "sp-cityscapes": {
+        "data": {**_JITTER, **_SP_DATA, "repeat": 8},
+        "model": {"freeze": "none"},
+        "trainer": {**_SP_TRAINER, "max_epochs": 24, "decay_at": [0.75, 11 / 12]},
+    },
+    # from a pre-trained model (Table 3); without one, four times the epochs
+    "sp-ctw1500": {
+        "data": _SP_DATA,
+        "model": {"freeze": "none"},
+        "trainer": {**_SP_TRAINER, "max_epochs": 20, "decay_at": [0.6, 0.9]},
     },
     "tiny": _TINY,
 }

@@ -10,6 +10,14 @@ Fraction = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0, le=10)]
 Preset = dict[str, dict[str, Any]]
 
+# Training images of Cityscapes, by data.*: several scales, and eight passes in what counts as an epoch
+CITYSCAPES: dict[str, Any] = {
+    "repeat": 8,
+    "short_side": 1024,
+    "long_side": 2048,
+    "short_sides": [800, 832, 864, 896, 928, 960, 992, 1024],
+}
+
 
 class DataConfig(Section):
     """From files to batches."""

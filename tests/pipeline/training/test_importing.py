@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from narrow_resnet import NAME, SPEC
 from safetensors.torch import save_file
 from torch import Tensor
 
+from narrow_resnet import NAME, SPEC
 from oracles import SIZES, read_oracle
 from saliency_prompt.models.backbones.registry import BACKBONES
 from saliency_prompt.models.detector import Limits
