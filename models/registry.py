@@ -68,6 +68,7 @@ def _queryinst(config: SupervisedConfig, backbone: Backbone, num_classes: int) -
         stages=model.stages,
         hidden=model.hidden,
         dynamic_channels=model.dynamic_channels,
+        repeat_masks=model.mask_logits == "repeat",
         class_weight=loss.classes,
         l1_weight=loss.l1,
         giou_weight=loss.giou,

@@ -111,7 +111,7 @@ def batches_of(
     waiting: dict[tuple[int, int], list[tuple[ImageRef, Sample]]] = {}
     for ref in refs:
         try:
-            pixels, stored = load_pixels(ref, size, config.data.max_pixels)
+            pixels, stored = load_pixels(ref, size, config.data.max_pixels, keep_ratio=config.data.keep_ratio)
         except SampleError as trouble:
             skipped(str(trouble))
             yield None, [ref]

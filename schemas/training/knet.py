@@ -50,6 +50,14 @@ class KNetPretraining(PromptedConfig):
 PRETRAIN: dict[str, Preset] = {
     # 96 images a step, frozen backbone, random flips alone (Saliency Prompt, section 4.1)
     "sp-coco": {"data": {"batch_size": 96}, "trainer": {"lr_batch": 96}, "model": {"freeze": "all"}},
+    # what the authors' later code does: images stretched to 1333 x 800 and padded to a multiple of 32, few flips, boxes
+    # rounded down to cells, prompts matched against assembled kernels
+    "uplvp": {
+        "data": {"batch_size": 96, "flip": 0.1, "keep_ratio": False},
+        "model": {"freeze": "all"},
+        "trainer": {"lr_batch": 96},
+        "prompt": {"cells": "floor", "match_on": "assembled", "inject_at": "after_head"},
+    },
     # small images and a small model: for a look at the machinery, on a CPU
     "tiny": {
         "data": {"batch_size": 4, "short_side": 128, "long_side": 192},

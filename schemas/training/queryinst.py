@@ -23,6 +23,11 @@ class QueryInstSection(DetectorSection):
         description="Inner width of the dynamic convolutions; null is a quarter of channels.",
         json_schema_extra=since("0.2"),
     )
+    mask_logits: Literal["fresh", "repeat"] = Field(
+        "fresh",
+        description="At fine-tuning, each class's mask layer begins anew, or as the one that pre-training made.",
+        json_schema_extra=since("0.2"),
+    )
 
 
 class QueryInstLoss(Section):

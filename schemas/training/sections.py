@@ -29,6 +29,11 @@ class DataConfig(Section):
         description="Multi-scale training: short sides to draw from, in pixels; empty takes short_side.",
         json_schema_extra=since("0.2"),
     )
+    keep_ratio: bool = Field(
+        True,
+        description="False stretches every image to long_side x short_side (width x height), as UPLVP does.",
+        json_schema_extra=since("0.2"),
+    )
     batch_size: int = Field(16, ge=1, le=4096, description="Images per optimizer step, over all processes.")
     flip: Fraction = Field(0.5, description="Probability of a mirrored image; 0 where left and right differ (text).")
     rotate: float = Field(0.0, ge=0, le=180, description="Largest rotation, in degrees.")

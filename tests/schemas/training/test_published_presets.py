@@ -32,7 +32,8 @@ def test_cityscapes_has_several_scales(host: str) -> None:
 @pytest.mark.parametrize("host", HOSTS)
 def test_pre_training(host: str) -> None:
     config = load_pretraining_config(host, "sp-coco")
-    assert (config.data.batch_size, config.model.freeze, config.trainer.max_epochs) == (96, "all", 12)
+    frozen = "stem" if host == "queryinst" else "all"  # its authors train the rest at a tenth of the rate
+    assert (config.data.batch_size, config.model.freeze, config.trainer.max_epochs) == (96, frozen, 12)
     assert config.learning_rate == pytest.approx(1e-4)
 
 

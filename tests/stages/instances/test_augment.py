@@ -1,6 +1,7 @@
 """Augmentation: what is resampled, how, and how often."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -8,9 +9,11 @@ import pytest
 import torch
 from torchvision import tv_tensors
 
+from corpus import write_photos
+from saliency_prompt.schemas.records import ImageRef
 from saliency_prompt.schemas.training.sections import DataConfig
 from saliency_prompt.stages.instances.augment import FILL, Augmented, build_transforms
-from saliency_prompt.stages.instances.samples import Sample, make_sample
+from saliency_prompt.stages.instances.samples import Sample, load_pixels, make_sample
 
 
 class Stripes:
@@ -81,3 +84,11 @@ def test_without_jitter_the_sizes_are_those_configured(values: dict[str, Any]) -
     for turn in range(12):
         ask(turn)
     assert {short for short, _ in data.asked} == set(values.get("short_sides", (64,)))
+
+
+def test_images_can_be_stretched(tmp_path: Path) -> None:
+    write_photos(tmp_path, 1, height=60, width=60)
+    path = next(tmp_path.iterdir())
+    ref = ImageRef(0, path.name, str(path), width=60, height=60)
+    assert load_pixels(ref, (40, 80), 10_000)[0].shape == (40, 40, 3)
+    assert load_pixels(ref, (40, 80), 10_000, keep_ratio=False)[0].shape == (40, 80, 3)
