@@ -17,6 +17,7 @@ from . import (
     densecl,
     evaluate,
     explore,
+    export,
     generate,
     models,
     operate,
@@ -43,7 +44,7 @@ app.command()(dataset.gc)
 app.command()(dataset.show)
 app.command()(report.report)
 app.command()(explore.explore)
-app.add_typer(dataset.export_app, name="export")
+app.add_typer(export.app, name="export")
 app.command()(evaluate.evaluate)
 app.command()(train.train)
 app.command()(train.pretrain)
