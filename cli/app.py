@@ -36,6 +36,7 @@ app = typer.Typer(
     add_completion=False,
 )
 app.command()(generate.generate)
+app.command("import-masks")(generate.import_masks)
 app.command()(plan.plan)
 app.command()(operate.status)
 app.command()(operate.drain)
