@@ -15,6 +15,7 @@ from . import (
     dataset,
     demo,
     densecl,
+    derive,
     evaluate,
     explore,
     export,
@@ -46,6 +47,7 @@ app.command()(dataset.show)
 app.command()(report.report)
 app.command()(explore.explore)
 app.add_typer(export.app, name="export")
+app.add_typer(derive.app, name="dataset")
 app.command()(evaluate.evaluate)
 app.command()(train.train)
 app.command()(train.pretrain)

@@ -190,14 +190,15 @@ def cells_at(places_n2: npt.NDArray[np.floating[Any]], features_DHW: Floats) -> 
 def unit_length(vectors_nD: Floats) -> Floats:
     """L2-normalised vectors; a zero vector stays zero."""
     length_n1: Floats = np.linalg.norm(vectors_nD, axis=1, keepdims=True)
-    return vectors_nD / np.maximum(length_n1, 1e-12)
+    return (vectors_nD / np.maximum(length_n1, 1e-12)).astype(np.float32)
 
 
 def _covered(start_n: Floats, length_n: Floats, size: int, cells: int) -> Floats:
     """How much of each cell an interval covers, in cells: [n, cells]."""
     low, high = start_n[:, None] * (cells / size), (start_n + length_n)[:, None] * (cells / size)
     edges = np.arange(cells, dtype=np.float32)
-    return np.clip(np.minimum(high, edges + 1) - np.maximum(low, edges), 0, None).astype(np.float32)
+    covered: Floats = np.clip(np.minimum(high, edges + 1) - np.maximum(low, edges), 0, None).astype(np.float32)
+    return covered
 
 
 def _weighted(weights_nK: Floats, features_DHW: Floats) -> Floats:
