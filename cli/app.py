@@ -15,8 +15,10 @@ from . import (
     dataset,
     demo,
     densecl,
+    derive,
     evaluate,
     explore,
+    export,
     generate,
     models,
     operate,
@@ -35,6 +37,7 @@ app = typer.Typer(
     add_completion=False,
 )
 app.command()(generate.generate)
+app.command("import-masks")(generate.import_masks)
 app.command()(plan.plan)
 app.command()(operate.status)
 app.command()(operate.drain)
@@ -43,7 +46,8 @@ app.command()(dataset.gc)
 app.command()(dataset.show)
 app.command()(report.report)
 app.command()(explore.explore)
-app.add_typer(dataset.export_app, name="export")
+app.add_typer(export.app, name="export")
+app.add_typer(derive.app, name="dataset")
 app.command()(evaluate.evaluate)
 app.command()(train.train)
 app.command()(train.pretrain)

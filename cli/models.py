@@ -30,7 +30,7 @@ def models() -> None:
     table.add_row("densecl", "a backbone, from photographs alone", "densecl", ", ".join(DENSECL_PRESETS))
     labelling = Table("producer", "what it makes", "needs", "command", "presets")
     for name, producer in PRODUCERS.items():
-        command = f"generate PHOTOS {producer.option}"
+        command = producer.option if name == "imported" else f"generate PHOTOS {producer.option}"
         labelling.add_row(name, producer.about, producer.needs, command, ", ".join(producer.presets))
     console = Console(width=None if Console().is_terminal else 140)
     console.print(table)

@@ -7,6 +7,8 @@ from typing import Any
 from .errors import UserError
 from .labels.base import LabelConfig
 from .labels.detector import DETECTOR_PRESETS, DetectorConfig
+from .labels.imported import IMPORTED_PRESETS, ImportedConfig
+from .labels.random import RANDOM_PRESETS, RandomConfig
 from .labels.saliency import PRESETS, Config
 from .load import load_settings, parse_settings
 
@@ -45,6 +47,22 @@ PRODUCERS: dict[str, ProducerSpec] = {
         columns={"label": "int32", "maskness": "float32"},
         needs="the folder of a training run",
         option="--model RUN",
+    ),
+    "random": ProducerSpec(
+        about="rectangles in random places, with prompt vectors: the lower bound of comparisons",
+        config=RandomConfig,
+        presets=RANDOM_PRESETS,
+        columns={},
+        needs="weights of a backbone",
+        option="--producer random --weights W",
+    ),
+    "imported": ProducerSpec(
+        about="anybody's masks (COCO, YOLO, PNG, SAM), with prompt vectors",
+        config=ImportedConfig,
+        presets=IMPORTED_PRESETS,
+        columns={"label": "int32"},
+        needs="masks, and weights of a backbone",
+        option="import-masks MASKS --weights W",
     ),
 }
 

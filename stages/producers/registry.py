@@ -32,4 +32,23 @@ def _detector(config: Any, trained: Trained) -> Loaded:
     return LoadedDetectorProducer(model)
 
 
-LOADERS: dict[str, Callable[[Any, Trained], Loaded]] = {"saliency": _saliency, "detector": _detector}
+def _random(config: Any, trained: Trained) -> Loaded:
+    from .random import load_random
+
+    del trained
+    return load_random(config)
+
+
+def _imported(config: Any, trained: Trained) -> Loaded:
+    from .imported import load_imported
+
+    del trained
+    return load_imported(config)
+
+
+LOADERS: dict[str, Callable[[Any, Trained], Loaded]] = {
+    "saliency": _saliency,
+    "detector": _detector,
+    "random": _random,
+    "imported": _imported,
+}
