@@ -103,3 +103,33 @@ def rename_released(state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], lis
         else:
             ours[name] = tensor
     return ours, unknown
+
+
+def rename_parts(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Weights of the whole or of an encoder under our names, as far as they are known.
+
+    Known are the released UniLSeg, ours, Swin by torchvision and by its authors, CLIP by OpenAI and by transformers.
+    """
+    ours: dict[str, Tensor] = {}
+    theirs: dict[str, Tensor] = {}
+    for name, tensor in state.items():
+        plain = name.removeprefix("module.")
+        if plain.startswith(("visual.features.", "visual.norms.", "text.tower.", *_OWN)):
+            ours[plain] = tensor
+        elif plain.startswith("features."):
+            ours[f"visual.{plain}"] = tensor
+        elif plain.startswith("norm.") and "features.0.0.weight" in state:
+            ours[f"visual.norms.3.{plain.removeprefix('norm.')}"] = tensor
+        elif plain.startswith(("text_model.", "text_projection.")):
+            ours[f"text.tower.{plain}"] = tensor
+        elif plain.startswith(("patch_embed.", "layers.", "norm")):
+            theirs[f"backbone_visual.{plain}"] = tensor
+        elif plain.startswith(_CLIP_PARTS):
+            theirs[f"backbone.{plain}"] = tensor
+        else:
+            theirs[plain] = tensor
+    return {**rename_released(theirs)[0], **ours}
+
+
+_CLIP_PARTS = ("token_embedding.", "positional_embedding", "ln_final.", "text_projection", "transformer.")
+_OWN = ("prefusion.", "vision_path.", "language_path.")
