@@ -34,7 +34,7 @@ class PseudoPairs:
         self._images = None if images is None else images.rstrip("/")
         self._exif: Exif = self._source.card.config["decode"]["exif"]
         self._rows: list[tuple[ImageRef, str | None, bytes, tuple[str, ...]]] = []
-        thresholds = score_thresholds(self._source, drop_lowest)
+        dropped = dropped_bins(self._source, drop_lowest)
         for commit in self._source.checked_commits():
             photographs = self._source.read_images(commit)
             refs = dict(
@@ -44,7 +44,7 @@ class PseudoPairs:
             masks = self._source.read_masks(commit).select(["image_id", "counts", "texts", "text_scores", "source"])
             for row in masks.to_pylist():
                 scored = zip(row["texts"], row["text_scores"], strict=True)
-                texts = tuple(text for text, score in scored if text and passes(score, thresholds.get(row["source"])))
+                texts = tuple(text for text, score in scored if text and passes(score, dropped.get(row["source"], 0)))
                 if texts:
                     photograph = about[row["image_id"]]
                     ref = self._ref(refs[row["image_id"]], photograph["width"], photograph["height"])
@@ -74,32 +74,43 @@ class PseudoPairs:
         return ImageRef(ref.image_id, ref.file_name, uri, width=width, height=height)
 
 
-def passes(score: float, threshold: float | None) -> bool:
-    """Whether a score is not among the lowest; one that was never computed (NaN) passes."""
-    return threshold is None or not score < threshold
+def passes(score: float, dropped: int) -> bool:
+    """Whether a score lies above so many bins; one that was never computed (NaN) passes."""
+    return not np.isfinite(score) or int(_bins(np.array([score]))[0]) >= dropped
 
 
-def score_thresholds(source: Dataset, drop_lowest: float) -> dict[str, float]:
-    """Of each source, the score below which the lowest per cent lie, from histograms merged over shards."""
+def dropped_bins(source: Dataset, drop_lowest: float) -> dict[str, int]:
+    """Of each source, how many bins of scores hold its lowest per cent: from histograms merged over shards."""
+    return {name: bins_below(counts, drop_lowest) for name, counts in score_histograms(source).items()}
+
+
+def score_histograms(source: Dataset) -> dict[str, npt.NDArray[np.int64]]:
+    """Of each source, text scores counted in equal bins over [-1, 1]."""
     histograms: dict[str, npt.NDArray[np.int64]] = {}
-    if drop_lowest > 0:
-        for commit in source.checked_commits():
-            for row in source.read_masks(commit).select(["source", "text_scores"]).to_pylist():
-                counts = histograms.setdefault(row["source"], np.zeros(BINS, np.int64))
-                add_scores(counts, np.array(row["text_scores"], np.float64))
-    return {name: threshold_of(counts, drop_lowest) for name, counts in histograms.items()}
+    for commit in source.checked_commits():
+        for row in source.read_masks(commit).select(["source", "text_scores"]).to_pylist():
+            counts = histograms.setdefault(row["source"], np.zeros(BINS, np.int64))
+            add_scores(counts, np.array(row["text_scores"], np.float64))
+    return histograms
 
 
 def add_scores(counts_K: npt.NDArray[np.int64], scores_n: npt.NDArray[np.float64]) -> None:
-    """Count scores into a histogram over [-1, 1]; NaN counts nowhere."""
-    known = scores_n[np.isfinite(scores_n)]
-    np.add.at(counts_K, ((known + 1) / 2 * len(counts_K)).astype(np.int64).clip(0, len(counts_K) - 1), 1)
+    """Count scores into a histogram; NaN counts nowhere."""
+    np.add.at(counts_K, _bins(scores_n[np.isfinite(scores_n)]), 1)
 
 
-def threshold_of(counts_K: npt.NDArray[np.int64], drop_lowest: float) -> float:
-    """The upper end of the last bin whose scores all are among the lowest per cent; -1 where none is."""
+def bins_below(counts_K: npt.NDArray[np.int64], drop_lowest: float) -> int:
+    """The most bins, from the lowest on, that hold no more than the lowest per cent of scores."""
     below = np.cumsum(counts_K)
-    dropped = int((below <= below[-1] * drop_lowest / 100 + 1e-9).sum()) if below[-1] else 0
-    if dropped and below[dropped - 1] == 0:
-        return -1.0
-    return dropped / len(counts_K) * 2 - 1
+    fits = below <= below[-1] * drop_lowest / 100 + 1e-9
+    held = np.flatnonzero(fits & (below > 0))
+    return int(held[-1]) + 1 if len(held) else 0
+
+
+def bin_score(place: int) -> float:
+    """The score at which a bin begins."""
+    return place / BINS * 2 - 1
+
+
+def _bins(scores_n: npt.NDArray[np.float64]) -> npt.NDArray[np.int64]:
+    return ((scores_n + 1) / 2 * BINS).astype(np.int64).clip(0, BINS - 1)
