@@ -30,6 +30,7 @@ from .options import (
 from .plan import print_estimate
 
 if TYPE_CHECKING:
+    from ..schemas.labels.base import LabelConfig
     from ..store.dataset import Dataset
 
 EXIT_QUARANTINED = 3
@@ -69,7 +70,38 @@ def generate(
     settings = label_config(model, weights, preset, config, set_)
     if photos is None and from_ is None:
         raise UserError("Name the photographs, or a data set whose photographs to take with --from.")
+    run_labelling(
+        out,
+        photos,
+        model,
+        from_,
+        settings,
+        root,
+        device,
+        (ray, gpus_per_worker, cpus_per_worker, min_workers, max_workers),
+        follow_links=follow_links,
+        dry_run=dry_run,
+        retry=retry_quarantined,
+        report=report,
+    )
 
+
+def run_labelling(
+    out: str,
+    photos: str | None,
+    model: str | None,
+    from_: str | None,
+    settings: "LabelConfig",
+    root: str | None,
+    device: str,
+    workers: tuple[str | None, float | None, int, int, int | None],
+    *,
+    follow_links: bool,
+    dry_run: bool,
+    retry: bool,
+    report: bool,
+) -> None:
+    """Label photographs, say what came out, and end with the exit code. workers: as `options.executor` takes them."""
     from ..pipeline import generate as job
     from ..pipeline.estimate import estimate
     from ..pipeline.parent import ParentPhotos, open_parent
@@ -89,12 +121,13 @@ def generate(
     if dry_run:
         print_estimate(console, out, estimate(source, settings, task.labeller.load(), where))
         return
-    do = job.retry_quarantined if retry_quarantined else job.generate
+    do = job.retry_quarantined if retry else job.generate
 
     def say_stopping() -> None:
         console.print("finishing the shards on the device; press Ctrl-C again to stop at once (nothing is lost)")
 
-    place = executor(ray, device, gpus_per_worker, cpus_per_worker, min_workers, max_workers)
+    ray, gpus, cpus, least, most = workers
+    place = executor(ray, device, gpus, cpus, least, most)
     # Ray takes the signals for itself as it starts: ours come after.
     with place as where_to, graceful_stop(say_stopping) as stop, Display(console) as display:
         dataset, outcome = do(source, task, display, stop, where_to)

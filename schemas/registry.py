@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from .errors import UserError
+from .labels.annotate import ANNOTATE_COLUMNS, ANNOTATE_PRESETS, AnnotateConfig
 from .labels.base import LabelConfig
 from .labels.detector import DETECTOR_PRESETS, DetectorConfig
 from .labels.saliency import PRESETS, Config
@@ -41,6 +42,13 @@ PRODUCERS: dict[str, ProducerSpec] = {
         presets=DETECTOR_PRESETS,
         columns={"label": "int32", "maskness": "float32"},
         needs="the folder of a training run",
+    ),
+    "annotate": ProducerSpec(
+        about="masks with texts, by a chain of models",
+        config=AnnotateConfig,
+        presets=ANNOTATE_PRESETS,
+        columns=ANNOTATE_COLUMNS,
+        needs="models by role; of the branch unlabelled, the folder of a run of UniLSeg",
     ),
 }
 

@@ -36,6 +36,16 @@ class Speaker(Protocol):
     def length(self) -> int: ...  # noqa: D102
 
 
+class NamedSpeaker(Speaker, Protocol):
+    """What its run is called, and the digest of all that decides what it answers."""
+
+    @property
+    def name(self) -> str: ...  # noqa: D102
+
+    @property
+    def sha256(self) -> str: ...  # noqa: D102
+
+
 def answer(model: Speaker, pixels_hw3: Pixels, texts: Sequence[str], device: torch.device) -> Maps:
     """Probabilities float32 [Q, h, w] of a photograph; several texts share its encoding."""
     height, width = pixels_hw3.shape[:2]
