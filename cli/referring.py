@@ -1,5 +1,6 @@
 """UniLSeg on the command line: `train --model unilseg`, `predict --text`, `evaluate --task`."""
 
+import json
 from pathlib import Path
 
 import typer
@@ -59,3 +60,28 @@ def ask(run: Path, photos: str, texts: list[str], out: Path, device: str) -> Non
     for line in skipped:
         typer.echo(line, err=True)
     raise typer.Exit(exits.SET_ASIDE if skipped else exits.DONE)
+
+
+def judge_task(
+    run: Path,
+    task: str,
+    images: str | None,
+    gt: str,
+    inputs: dict[str, str | None],
+    zero_is_nothing: bool,
+    split: str,
+    report: str | None,
+    device: str,
+) -> None:
+    """`evaluate --task`."""
+    from ..pipeline.training.tasks import TaskInputs, evaluate_task
+    from ..stages.device import resolve_device
+
+    if images is None:
+        raise UserError("A task is judged on photographs: give their folder as --images.")
+    whole = TaskInputs(images, gt, zero_is_nothing=zero_is_nothing, split=split, **inputs)
+    scores = evaluate_task(run, task, whole, resolve_device(device))
+    for name, value in scores.items():
+        typer.echo(f"{name} {value:.2f}")
+    if report is not None:
+        Path(report).write_text(json.dumps(scores, indent=2) + "\n", encoding="utf-8")

@@ -23,6 +23,28 @@ def tiny(kind: str) -> str:
     return str(folder)
 
 
+def tiny_roles() -> list[str]:
+    """Overrides of the engine's configuration: all roles, small photographs, every mask a pair."""
+    return [
+        f"roles.tagger={tiny('clip')!r}",
+        f"roles.box_detector={tiny('grounding-dino')!r}",
+        f"roles.mask_segmenter={tiny('sam')!r}",
+        f"roles.captioner={tiny('blip')!r}",
+        f"roles.matcher={tiny('clip')!r}",
+        "decode.short_side=64",
+        "decode.long_side=64",
+        "annotate.precision=fp32",
+        "annotate.batch_size=2",
+        "annotate.caption_tokens=4",
+        "annotate.largest=1.0",
+        "plan.shard_size=3",
+        "tags.box=0.0",
+        "tags.most=2",
+        "tags.min_score=0.0",
+        "boxes.min_side=8",
+    ]
+
+
 def _clip_tokenizer(folder: Path):  # type: ignore[no-untyped-def]
     from transformers import CLIPTokenizer
 

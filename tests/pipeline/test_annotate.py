@@ -27,31 +27,10 @@ from saliency_prompt.stages.referring.pseudo import PseudoPairs
 from saliency_prompt.stages.training.fit import Control, Place
 from saliency_prompt.store.check import verify
 from saliency_prompt.store.dataset import Dataset
-from tiny_models import tiny
+from tiny_models import tiny, tiny_roles
 from word_scenes import write_word_scenes
 
 CPU = torch.device("cpu")
-
-
-def tiny_roles() -> list[str]:
-    return [
-        f"roles.tagger={tiny('clip')!r}",
-        f"roles.box_detector={tiny('grounding-dino')!r}",
-        f"roles.mask_segmenter={tiny('sam')!r}",
-        f"roles.captioner={tiny('blip')!r}",
-        f"roles.matcher={tiny('clip')!r}",
-        "decode.short_side=64",
-        "decode.long_side=64",
-        "annotate.precision=fp32",
-        "annotate.batch_size=2",
-        "annotate.caption_tokens=4",
-        "annotate.largest=1.0",
-        "plan.shard_size=3",
-        "tags.box=0.0",
-        "tags.most=2",
-        "tags.min_score=0.0",
-        "boxes.min_side=8",
-    ]
 
 
 SMALL_UNILSEG = [
