@@ -10,6 +10,7 @@ from ..pipeline.process import tune_allocator
 from ..schemas.errors import UserError
 from ..version import __version__
 from . import (
+    annotate,
     cluster,
     config,
     dataset,
@@ -38,6 +39,8 @@ app = typer.Typer(
 )
 app.command()(generate.generate)
 app.command("import-masks")(generate.import_masks)
+app.command()(annotate.annotate)
+app.command()(annotate.score)
 app.command()(plan.plan)
 app.command()(operate.status)
 app.command()(operate.drain)

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from .errors import UserError
+from .labels.annotate import ANNOTATE_COLUMNS, ANNOTATE_PRESETS, AnnotateConfig
 from .labels.base import LabelConfig
 from .labels.detector import DETECTOR_PRESETS, DetectorConfig
 from .labels.imported import IMPORTED_PRESETS, ImportedConfig
@@ -63,6 +64,14 @@ PRODUCERS: dict[str, ProducerSpec] = {
         columns={"label": "int32"},
         needs="masks, and weights of a backbone",
         option="import-masks MASKS --weights W",
+    ),
+    "annotate": ProducerSpec(
+        about="masks with texts, by a chain of models",
+        config=AnnotateConfig,
+        presets=ANNOTATE_PRESETS,
+        columns=ANNOTATE_COLUMNS,
+        needs="models by role; of the branch unlabelled, the folder of a run of UniLSeg",
+        option="annotate PHOTOS --branch tags",
     ),
 }
 
