@@ -7,6 +7,7 @@ from typing import Any
 from .errors import UserError
 from .labels.base import LabelConfig
 from .labels.detector import DETECTOR_PRESETS, DetectorConfig
+from .labels.merge import MERGE_PRESETS, MergeLabelConfig
 from .labels.saliency import PRESETS, Config
 from .load import load_settings, parse_settings
 
@@ -41,6 +42,13 @@ PRODUCERS: dict[str, ProducerSpec] = {
         presets=DETECTOR_PRESETS,
         columns={"label": "int32", "maskness": "float32"},
         needs="the folder of a training run",
+    ),
+    "merge": ProducerSpec(
+        about="regions that hold together, merged bottom-up from superpixels, without any labels",
+        config=MergeLabelConfig,
+        presets=MERGE_PRESETS,
+        columns={"hierarchy": "int8"},
+        needs="weights of a backbone",
     ),
 }
 

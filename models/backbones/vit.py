@@ -5,17 +5,13 @@
 
 import difflib
 import math
-from typing import Any, Literal
+from typing import Any
 
 import torch.nn.functional as F
 from torch import Tensor
 
 from ...schemas.errors import UserError
-from .base import LEVELS, Backbone
-
-Take = Literal["tokens", "block", "keys"]
-
-PREFIX = "timm:"
+from .base import LEVELS, Backbone, Take
 
 
 class TimmFeatures(Backbone):
@@ -51,9 +47,7 @@ class TimmFeatures(Backbone):
             last = {reduction: i for i, reduction in enumerate(reductions)}
             self._indices = [last[reduction] for reduction in sorted(last)][-len(LEVELS) :]
             self.strides = dict(zip(LEVELS[-len(self._indices) :], sorted(last)[-len(LEVELS) :], strict=True))
-        self.channels = {
-            level: int(info[i]["num_chs"]) for level, i in zip(self.strides, self._indices, strict=True)
-        }
+        self.channels = {level: int(info[i]["num_chs"]) for level, i in zip(self.strides, self._indices, strict=True)}
         self._take: Take = take
         if take == "keys":
             attention = getattr(self.model.blocks[self._indices[0]], "attn", None) if self._flat else None
@@ -111,7 +105,7 @@ def _create(name: str, pretrained: bool) -> Any:
     except (RuntimeError, OSError, ValueError) as error:
         reason = str(error).partition("\n")[0]
         raise UserError(
-            f"timm cannot make {name} ({reason}): give its weights as a file, with features.arch={PREFIX}{bare}"
+            f"timm cannot make {name} ({reason}): give its weights as a file, with features.arch=timm:{bare}"
         ) from error
     if not hasattr(model, "forward_intermediates") or not getattr(model, "feature_info", None):
         raise UserError(f"{name} has no features on a grid: take a ViT, ConvNeXt, Swin or ResNet of timm")

@@ -32,4 +32,15 @@ def _detector(config: Any, trained: Trained) -> Loaded:
     return LoadedDetectorProducer(model)
 
 
-LOADERS: dict[str, Callable[[Any, Trained], Loaded]] = {"saliency": _saliency, "detector": _detector}
+def _merge(config: Any, trained: Trained) -> Loaded:
+    from .merge.producer import load_merge
+
+    del trained
+    return load_merge(config)
+
+
+LOADERS: dict[str, Callable[[Any, Trained], Loaded]] = {
+    "saliency": _saliency,
+    "detector": _detector,
+    "merge": _merge,
+}
