@@ -8,6 +8,7 @@ from .errors import UserError
 from .labels.base import LabelConfig
 from .labels.detector import DETECTOR_PRESETS, DetectorConfig
 from .labels.merge import MERGE_PRESETS, MergeLabelConfig
+from .labels.ncut import NCUT_PRESETS, NcutLabelConfig
 from .labels.saliency import PRESETS, Config
 from .load import load_settings, parse_settings
 
@@ -48,6 +49,13 @@ PRODUCERS: dict[str, ProducerSpec] = {
         config=MergeLabelConfig,
         presets=MERGE_PRESETS,
         columns={"hierarchy": "int8"},
+        needs="weights of a backbone",
+    ),
+    "ncut": ProducerSpec(
+        about="objects cut out of the graph of features, without any labels",
+        config=NcutLabelConfig,
+        presets=NCUT_PRESETS,
+        columns={},
         needs="weights of a backbone",
     ),
 }

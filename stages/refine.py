@@ -34,7 +34,6 @@ def guided_filter(guide_HW: Floats, input_HW: Floats, radius: int, eps: float) -
 
     Windows are squares of 2 radius + 1 pixels, cut at the border. Computed in float64: variances are differences.
     """
-
     count = _window_sums(np.ones(guide_HW.shape), radius)
 
     def mean(values: Doubles) -> Doubles:

@@ -39,8 +39,16 @@ def _merge(config: Any, trained: Trained) -> Loaded:
     return load_merge(config)
 
 
+def _ncut(config: Any, trained: Trained) -> Loaded:
+    from .ncut.producer import load_ncut
+
+    del trained
+    return load_ncut(config)
+
+
 LOADERS: dict[str, Callable[[Any, Trained], Loaded]] = {
     "saliency": _saliency,
     "detector": _detector,
     "merge": _merge,
+    "ncut": _ncut,
 }
