@@ -35,7 +35,7 @@ class MergeConfig(Section):
     )
     min_area: float = Field(0.001, ge=0, lt=1, description="Smallest mask, as a share of the image.")
     max_area: float = Field(0.9, gt=0, le=1, description="Largest mask, as a share of the image.")
-    iou_threshold: float = Field(0.7, gt=0, le=1, description="Overlap with a better mask above which one goes.")
+    iou_threshold: float = Field(0.75, gt=0, le=1, description="Overlap with a better mask above which one goes.")
     max_masks: int = Field(100, ge=1, le=1000, description="Masks kept per image, best first.")
     fill: float | None = Field(
         None,

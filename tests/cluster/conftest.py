@@ -99,9 +99,11 @@ class ClusterWorld:
         self.stop = threading.Event()
         self.model: Path | None = None  # folder of a toy detector that labels, instead of saliency
         self.parent: Parent | None = None
+        self.producer = "saliency"
 
     def use(self, producer: str) -> None:
         """Label with this producer from now on."""
+        self.producer = producer
         self.model = write_run(self.base / "run") if producer == "detector" else None
 
     def run(
@@ -114,8 +116,8 @@ class ClusterWorld:
         tick: Callable[[Meter], None] = lambda _: None,
     ) -> tuple[Dataset, RunReport]:
         self.notes, self.stop = Notes(tick), threading.Event()
-        producer, small = ("saliency", SMALL) if self.model is None else ("detector", SMALL_DETECTOR)
-        config = load_label_config(producer, None, None, [*small, *overrides])
+        small = SMALL if self.model is None else SMALL_DETECTOR
+        config = load_label_config(self.producer, None, None, [*small, *overrides])
         where = out if "://" in out else str(self.base / out)
         job = Job(where, config, torch.device("cpu"), self.model and str(self.model), self.parent, open_toy)
         call = retry_quarantined if retry else generate

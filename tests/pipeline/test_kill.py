@@ -17,7 +17,7 @@ from saliency_prompt.store.check import gc, verify
 from saliency_prompt.store.dataset import Dataset
 from toy_detector import write_run
 
-ROUNDS = {"saliency": 20, "detector": 8}
+ROUNDS = {"saliency": 20, "detector": 8, "merge": 4, "ncut": 4}
 TESTS = Path(__file__).parents[1]
 
 
@@ -37,6 +37,8 @@ def test_every_producer_is_killed() -> None:
 OPTIONS = {
     "saliency": ["--weights", "lab-color", "--set", "features.batch_size=2"],
     "detector": ["--model", "RUN", "--set", "detect.batch_size=2"],
+    "merge": ["--producer", "merge", "--weights", "lab-color", "--set", "features.batch_size=2"],
+    "ncut": ["--producer", "ncut", "--weights", "lab-color", "--set", "features.batch_size=2"],
 }
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from ....schemas.labels.merge import MergeConfig
 from .draw import Sets
 from .hierarchy import Affinity, merge_regions
-from .score import best_regions, members, score_regions
+from .score import best_regions, members, score_regions, support
 from .superpixels import Floats, Ints, Leaves, pooled_features
 
 _SHARE = 4  # candidates of a hierarchy before NMS, over the masks kept in the end
@@ -28,7 +28,10 @@ class Regions:
 
 
 def propose_regions(leaves: Leaves, maps_Dhw: Sequence[Floats], config: MergeConfig) -> Regions:
-    """Regions of a hierarchy for every scale of features and weight of edges, in this order."""
+    """Regions of a hierarchy for every scale of features and weight of edges, in this order.
+
+    Scores of `score_regions` are multiplied by the squared `support`: what only one hierarchy sees counts less.
+    """
     count = len(leaves.sizes)
     found: list[Regions] = []
     for map_Dhw in maps_Dhw:
@@ -40,9 +43,8 @@ def propose_regions(leaves: Leaves, maps_Dhw: Sequence[Floats], config: MergeCon
             number = np.full(len(best), len(found), np.int64)
             mean = tree.features[best] / tree.size[best, None]
             found.append(Regions(members(tree, best, count), score_R[best], mean, number))
-    return Regions(
-        np.concatenate([one.inside for one in found]),
-        np.concatenate([one.score for one in found]),
-        np.concatenate([one.features for one in found]),
-        np.concatenate([one.hierarchy for one in found]),
-    )
+    inside_KN = np.concatenate([one.inside for one in found])
+    hierarchy_K = np.concatenate([one.hierarchy for one in found])
+    score_K = np.concatenate([one.score for one in found])
+    score_K = score_K * support(inside_KN, hierarchy_K, leaves.sizes) ** 2
+    return Regions(inside_KN, score_K, np.concatenate([one.features for one in found]), hierarchy_K)

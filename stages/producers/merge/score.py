@@ -9,15 +9,16 @@ import numpy.typing as npt
 from .hierarchy import Hierarchy
 from .superpixels import Floats, Ints, Leaves
 
-_FLAT = 0.05  # contrast and gradient that are taken for nothing
+_FLAT = 0.05  # contrast to the frame and gradient that are taken for nothing
+_ALIKE = 0.02  # the same of contrast to the region that is joined next
 
 
 def score_regions(leaves: Leaves, tree: Hierarchy) -> Floats:
     """How much each region looks like a thing [R], 0..1.
 
-    life x sqrt(contrast) x edge x area^(1/4) x (1 - frame / 2). life: how much more unlike the next merge is than
+    life x sqrt(contrast x difference) x edge x area^(1/4) x (1 - frame / 4). life: how much more unlike the next merge is than
     the last one, 0 for a root. contrast: 1 - cosine of the region to the image's frame, which is background mostly.
-    edge: mean gradient over its border. area: as a share of the image. frame: the sum over the four borders of the
+    difference: the same to the region that it is joined with next. edge: mean gradient over its border. area: as a share of the image. frame: the sum over the four borders of the
     image of the share that it covers, at most 2. The powers are measured (`benchmarks/masks.py`).
     """
     count = len(leaves.sizes)
@@ -26,11 +27,14 @@ def score_regions(leaves: Leaves, tree: Hierarchy) -> Floats:
     covered = _summed(frame_shares(leaves), tree, count)
     unit = tree.features / np.maximum(np.linalg.norm(tree.features, axis=1, keepdims=True), 1e-12)
     frame = (unit[:count] * covered[:count, None]).sum(0)
+    partner = np.full(len(tree.parent), -1)
+    partner[tree.children[:, 0]], partner[tree.children[:, 1]] = tree.children[:, 1], tree.children[:, 0]
+    difference = np.where(partner < 0, 0, 1 - (unit * unit[partner]).sum(1))
     contrast = 1 - unit @ (frame / max(float(np.linalg.norm(frame)), 1e-12))
     area = tree.size / leaves.sizes.sum()
     factors = (
         np.maximum(life, 0)
-        * np.sqrt(np.maximum(contrast, 0) + _FLAT)
+        * np.sqrt((np.maximum(contrast, 0) + _FLAT) * (np.maximum(difference, 0) + _ALIKE))
         * (edge_strength(leaves, tree) + _FLAT)
         * area**0.25
         * (1 - np.minimum(covered, 2) / 4)
@@ -93,15 +97,29 @@ def members(tree: Hierarchy, regions_K: Ints, count: int) -> npt.NDArray[np.bool
     return inside
 
 
+def overlaps(inside_KN: npt.NDArray[np.bool_], sizes_N: Floats) -> Floats:
+    """IoU of sets of leaves, weighted by their size [K, K]."""
+    sets = inside_KN.astype(np.float32)
+    shared = (sets * sizes_N) @ sets.T  # sums of whole pixels: exact
+    area = shared.diagonal()
+    iou: Floats = shared / np.maximum(area[:, None] + area[None] - shared, 1)
+    return iou
+
+
+def support(inside_KN: npt.NDArray[np.bool_], hierarchy_K: Ints, sizes_N: Floats) -> Floats:
+    """How well the hierarchies agree on each region [K]: the mean over them of the largest IoU that it has in one."""
+    iou = overlaps(inside_KN, sizes_N)
+    best = [iou[:, hierarchy_K == number].max(1) for number in np.unique(hierarchy_K)]
+    mean: Floats = np.mean(best, axis=0, dtype=np.float32) if best else np.zeros(0, np.float32)
+    return mean
+
+
 def suppress_regions(
     inside_KN: npt.NDArray[np.bool_], score_K: Floats, sizes_N: Floats, iou_threshold: float, most: int
 ) -> Ints:
     """Greedy NMS over sets of the same leaves, weighted by their size: indices of what is kept, best first [M]."""
     order = np.argsort(-score_K, kind="stable")
-    sets = inside_KN[order].astype(np.float32)
-    overlap = (sets * sizes_N) @ sets.T  # sums of whole pixels: exact
-    area = overlap.diagonal()
-    iou = overlap / np.maximum(area[:, None] + area[None] - overlap, 1)
+    iou = overlaps(inside_KN[order], sizes_N)
     kept: list[int] = []
     gone = np.zeros(len(order), bool)
     for i in range(len(order)):

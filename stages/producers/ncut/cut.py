@@ -46,10 +46,11 @@ def second_eigenvector(weights_BKK: Tensor, free_BK: Tensor) -> Tensor:
     """X of the relaxed cut among the free cells [B, K], of unit length, 0 elsewhere; its sign means nothing.
 
     Lanczos with full orthogonalisation, from a fixed start, on (I + D^(-1/2) W D^(-1/2)) / 2, whose eigenvalues lie in
-    0..1, with the known first eigenvector D^(1/2) 1 taken off.
+    0..1, with the known first eigenvector D^(1/2) 1 taken off. In fp64: with hard affinities, eigenvalues of the objects
+    differ by no more than the weight of unlike cells.
     """
-    free = free_BK.to(weights_BKK.dtype)
-    weights_BKK = weights_BKK * free.unsqueeze(1) * free.unsqueeze(2)
+    free = free_BK.double()
+    weights_BKK = weights_BKK.double() * free.unsqueeze(1) * free.unsqueeze(2)
     degree_BK = weights_BKK.sum(2)
     scale_BK = torch.where(degree_BK > 0, degree_BK.clamp_min(1e-12).rsqrt(), 0.0)
     first_BK = F.normalize(degree_BK.sqrt(), dim=1, eps=1e-12)
@@ -67,13 +68,13 @@ def second_eigenvector(weights_BKK: Tensor, free_BK: Tensor) -> Tensor:
     for _ in range(steps):
         image = apply(basis[-1])
         projected.append(image)
-        basis.append(F.normalize(_orthogonal(_orthogonal(image, basis), basis), dim=1, eps=1e-6))
+        basis.append(F.normalize(_orthogonal(_orthogonal(image, basis), basis), dim=1, eps=1e-9))
     found_BSK, image_BSK = torch.stack(basis[1:-1], 1), torch.stack(projected, 1)
     small_BSS = torch.bmm(found_BSK, image_BSK.transpose(1, 2))
     small_BSS = (small_BSS + small_BSS.transpose(1, 2)) / 2
     ritz_BS = torch.linalg.eigh(small_BSS).eigenvectors[:, :, -1]
     v_BK = torch.bmm(ritz_BS.unsqueeze(1), found_BSK).squeeze(1)
-    return F.normalize(v_BK * scale_BK, dim=1, eps=1e-12)
+    return F.normalize(v_BK * scale_BK, dim=1, eps=1e-12).float()
 
 
 def _orthogonal(v_BK: Tensor, basis: list[Tensor]) -> Tensor:
