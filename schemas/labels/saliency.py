@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from ..section import FREE, Precision, Section, auto, since
-from .base import LabelConfig
+from .base import LabelConfig, RefineConfig
 
 Level = Literal["c3", "c4", "c5"]
 
@@ -169,6 +169,7 @@ class Config(LabelConfig):
     nms: NmsConfig = NmsConfig()
     filters: FiltersConfig = FiltersConfig()
     prompts: PromptsConfig = PromptsConfig()
+    refine: RefineConfig = Field(RefineConfig(), description="Edges of the photograph.", json_schema_extra=since("0.2"))
     encode: EncodeConfig = EncodeConfig()
 
     @property

@@ -16,10 +16,11 @@ _ALIKE = 0.02  # the same of contrast to the region that is joined next
 def score_regions(leaves: Leaves, tree: Hierarchy) -> Floats:
     """How much each region looks like a thing [R], 0..1.
 
-    life x sqrt(contrast x difference) x edge x area^(1/4) x (1 - frame / 4). life: how much more unlike the next merge is than
-    the last one, 0 for a root. contrast: 1 - cosine of the region to the image's frame, which is background mostly.
-    difference: the same to the region that it is joined with next. edge: mean gradient over its border. area: as a share of the image. frame: the sum over the four borders of the
-    image of the share that it covers, at most 2. The powers are measured (`benchmarks/masks.py`).
+    life x sqrt(contrast x difference) x edge x area^(1/4) x (1 - frame / 4). life: how much more unlike the next
+    merge is than the last one, 0 for a root. contrast: 1 - cosine of the region to the image's frame, which is
+    background mostly. difference: the same to the region that it is joined with next. edge: mean gradient over its
+    border. area: as a share of the image. frame: the sum over the four borders of the image of the share that it
+    covers, at most 2. The powers are measured (`benchmarks/masks.py`).
     """
     count = len(leaves.sizes)
     below = tree.parent < 0

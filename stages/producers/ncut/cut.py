@@ -46,8 +46,8 @@ def second_eigenvector(weights_BKK: Tensor, free_BK: Tensor) -> Tensor:
     """X of the relaxed cut among the free cells [B, K], of unit length, 0 elsewhere; its sign means nothing.
 
     Lanczos with full orthogonalisation, from a fixed start, on (I + D^(-1/2) W D^(-1/2)) / 2, whose eigenvalues lie in
-    0..1, with the known first eigenvector D^(1/2) 1 taken off. In fp64: with hard affinities, eigenvalues of the objects
-    differ by no more than the weight of unlike cells.
+    0..1, with the known first eigenvector D^(1/2) 1 taken off. In fp64: with hard affinities the eigenvalues of two
+    objects differ by no more than the weight of unlike cells.
     """
     free = free_BK.double()
     weights_BKK = weights_BKK.double() * free.unsqueeze(1) * free.unsqueeze(2)
