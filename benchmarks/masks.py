@@ -29,16 +29,18 @@ from saliency_prompt.stages.device import automatic
 from saliency_prompt.stages.evaluate import evaluate_coco
 from saliency_prompt.stages.features import FeatureExtractor
 from saliency_prompt.stages.overlay import draw_overlay
-from saliency_prompt.stages.producers.contract import PixelBatch
+from saliency_prompt.stages.producers.contract import PixelBatch, Prior
 from saliency_prompt.stages.producers.registry import LOADERS
 
 CPU = torch.device("cpu")
 VIT = ["features.weights=dinov2-s14-focus", "decode.short_side=448", "decode.long_side=896", "decode.align=14"]
+FILLED = "DINOv2, saliency filled by merge"  # merge is given the masks of the arm "DINOv2, saliency"
 ARMS: dict[str, tuple[str, str, list[str]]] = {
     "lab-color, saliency": ("saliency", "saliency-prompt", ["features.weights=lab-color"]),
     "DINOv2, saliency": ("saliency", "saliency-prompt", VIT),
     "lab-color, merge": ("merge", "merge", ["features.weights=lab-color", "features.level=c4"]),
     "DINOv2, merge": ("merge", "merge", []),
+    FILLED: ("merge", "merge", ["merge.fill=0.5"]),
     "DINOv2, merge-large": ("merge", "merge-large", []),
     "DINOv2, ncut": ("ncut", "maskcut", []),
     "DINOv2, one cut": ("ncut", "onecut", []),
@@ -72,8 +74,14 @@ def cached(extractor: FeatureExtractor, folder: Path, key: str) -> None:
     extractor.forward = read_or_run
 
 
-def run_arm(arm: tuple[str, str, list[str]], images: list[dict[str, Any]], root: Path, cache: Path | None) -> Tally:
-    """Label photographs one by one."""
+def run_arm(
+    arm: tuple[str, str, list[str]],
+    images: list[dict[str, Any]],
+    root: Path,
+    cache: Path | None,
+    before: Tally | None = None,
+) -> Tally:
+    """Label photographs one by one, perhaps from the masks of another arm."""
     name, preset, overrides = arm
     config = load_label_config(name, preset, overrides=overrides)
     loaded = LOADERS[name](config, lambda: None)
@@ -87,10 +95,12 @@ def run_arm(arm: tuple[str, str, list[str]], images: list[dict[str, Any]], root:
         path = root / image["file_name"]
         ref = ImageRef(image["id"], image["file_name"], str(path))
         decoded = decode_image(path.read_bytes(), ref, config.decode)
+        masks = None if before is None else before.masks[image["id"]]
+        prior = None if masks is None else Prior(masks.counts, masks.bbox, masks.score)
         pixels = torch.from_numpy(np.ascontiguousarray(decoded.pixels))[None]
         with torch.inference_mode():
             began = time.perf_counter()
-            work = producer.forward(PixelBatch(pixels, [decoded], [None]))
+            work = producer.forward(PixelBatch(pixels, [decoded], [prior]))
             work.wait()
             forwarded = time.perf_counter()
             record = producer.record(work, 0, ref, decoded)
@@ -126,8 +136,6 @@ def picture(tallies: dict[str, Tally], images: list[dict[str, Any]], root: Path,
             masks = tally.masks[image["id"]]
             most = 0 if masks is None else min(10, len(masks))
             if most:
-                none = np.zeros((0, 4), np.float32)
-                del none
                 shown.append(draw_overlay(rgb, masks.counts[:most], masks.bbox[:most], masks.score[:most]))
             else:
                 shown.append(rgb)
@@ -156,7 +164,8 @@ def main() -> None:
     tallies: dict[str, Tally] = {}
     for name in options.arms:
         producer, preset, overrides = ARMS[name]
-        tally = run_arm((producer, preset, [*overrides, *options.set]), images, options.images, options.cache)
+        before = tallies["DINOv2, saliency"] if name == FILLED else None
+        tally = run_arm((producer, preset, [*overrides, *options.set]), images, options.images, options.cache, before)
         scores = evaluate_coco(options.gt, tally.detections, ("segm",), image_ids=[image["id"] for image in images])
         count = len(images)
         result[name] = {
