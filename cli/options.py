@@ -26,7 +26,10 @@ LabelPreset = Annotated[
 ]
 LabelledBy = Annotated[
     str | None,
-    typer.Option("--producer", help="What labels: saliency (the default), random (rectangles) or detector (--model)."),
+    typer.Option(
+        "--producer",
+        help="What labels: saliency (the default), merge, ncut, random, or detector (--model); see `models`.",
+    ),
 ]
 Model = Annotated[
     str | None, typer.Option(help="Folder of a training run: its model labels, instead of saliency.", metavar="RUN")

@@ -62,10 +62,26 @@ def _annotate(config: Any, trained: Trained) -> Loaded:
     return load_annotator(config, model)
 
 
+def _merge(config: Any, trained: Trained) -> Loaded:
+    from .merge.producer import load_merge
+
+    del trained
+    return load_merge(config)
+
+
+def _ncut(config: Any, trained: Trained) -> Loaded:
+    from .ncut.producer import load_ncut
+
+    del trained
+    return load_ncut(config)
+
+
 LOADERS: dict[str, Callable[[Any, Trained], Loaded]] = {
     "saliency": _saliency,
     "detector": _detector,
     "random": _random,
     "imported": _imported,
     "annotate": _annotate,
+    "merge": _merge,
+    "ncut": _ncut,
 }

@@ -100,6 +100,7 @@ class ClusterWorld:
         self.model: Path | None = None  # folder of a toy detector that labels, instead of saliency
         self.producer, self.small = "saliency", SMALL
         self.parent: Parent | None = None
+        self.producer = "saliency"
 
     def use(self, producer: str) -> None:
         """Label with this producer from now on."""
