@@ -80,7 +80,9 @@ class Augmented(Dataset[Sample]):
         return sides[int(np.random.default_rng((self._seed, turn, 1)).integers(len(sides)))]
 
     def _move(self, image: Tensor, target: dict[str, Any]) -> Sample:
-        """Image and masks alone go through the transforms: boxes follow from the masks."""
-        moved: dict[str, Any]
-        image, moved = self._transforms(image, {"masks": target["masks"]})
-        return tv_tensors.Image(image), {**target, "masks": moved["masks"]}
+        """Image, masks and layers go through the transforms; boxes, where they don't follow from the masks."""
+        moved: dict[str, Any] = {"masks": target["masks"], "layers": target["layers"]}
+        if bool(target["own_box"].any()):
+            moved["boxes"] = target["boxes"]
+        image, moved = self._transforms(image, moved)
+        return tv_tensors.Image(image), {**target, **moved}
