@@ -178,8 +178,8 @@ class Batch:
     """images uint8 [B, 3, H, W], padded at the right and bottom to a multiple of 32; of each image its objects.
 
     masks uint8 [M, H, W], labels [M], boxes XYXY [M, 4], scores [M] (1 for annotations), seeds [M, D] (D = 0 where none
-    are stored), has_mask bool [M]; layers uint8 [H, W] or [M, H, W], see `make_sample`; `resized` and `stored` are
-    (height, width) before padding and in the file.
+    are stored), has_mask bool [M]; layers uint8 [H, W] or [M, H, W], see `make_sample`; soft bool [M]: whose alpha is
+    no mask; `resized` and `stored` are (height, width) before padding and in the file.
     """
 
     images: Tensor
@@ -190,6 +190,7 @@ class Batch:
     seeds: list[Tensor]
     has_mask: list[Tensor]
     layers: list[dict[str, Tensor]]
+    soft: list[Tensor]
     resized: list[tuple[int, int]]
     stored: list[tuple[int, int]]
     image_ids: list[int]
@@ -246,6 +247,7 @@ def collate(samples: Sequence[Sample], multiple: int = PAD) -> Batch:
         scores=[target["scores"] for target in targets],
         seeds=[target["vectors"].get("seed", torch.zeros(len(target["labels"]), 0)) for target in targets],
         has_mask=[target["has_mask"] for target in targets],
+        soft=[target["vectors"].get("soft", torch.zeros(len(target["labels"]), 1))[:, 0] > 0 for target in targets],
         layers=[{name: pad(layer) for name, layer in target["layers"].items()} for target in targets],
         resized=[(image.shape[-2], image.shape[-1]) for image, _ in samples],
         stored=[target["stored"] for target in targets],
