@@ -64,4 +64,6 @@ def evaluate(
 def _shown(value: float | int | None) -> str:
     if value is None:
         return "-"
-    return str(value) if isinstance(value, int) else f"{value:.2f}" if abs(value) >= 0.1 or not value else f"{value:.2g}"
+    return (
+        str(value) if isinstance(value, int) else f"{value:.2f}" if abs(value) >= 0.1 or not value else f"{value:.2g}"
+    )

@@ -76,7 +76,7 @@ class Judge:
         image_ids = self._data.image_ids
         if missing := set(self._categories) - set(self._data.categories):
             raise UserError(
-                f"{self._gt} lacks category {min(missing)}, which the split of the run has: list it, if without objects."
+                f"{self._gt} lacks category {min(missing)}, which the run's split has: list it, with objects or not."
             )
         return evaluate_groups(Path(self._gt), results, self._categories, self._split, groups, image_ids=image_ids)
 

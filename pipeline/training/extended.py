@@ -8,8 +8,8 @@ from ...stages.instances.panoptic_samples import PanopticImages
 from ...stages.training.fit import Place
 from ..sources import open_source
 from .beginning import begin
-from .panoptic import PanopticJudge
 from .job import Prepared, TrainingJob
+from .panoptic import PanopticJudge
 
 PLAIN = "solov2"
 
@@ -91,4 +91,3 @@ def prepare_matting(job: TrainingJob, place: Place) -> Prepared:
         **beginning.about(),
     )
     return Prepared(Matting(host, config, data), config, beginning.after(card, inputs.start), None, tuple(documents))
-

@@ -26,7 +26,9 @@ def read_split(gt: Path, base: str) -> Split:
     try:
         return split_classes(names, Path(base).read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError):
-        raise UserError(f"{base} cannot be read as text: give a file with the name of a base class in each line.") from None
+        raise UserError(
+            f"{base} cannot be read as text: give a file with the name of a base class in each line."
+        ) from None
 
 
 def split_of(card: RunCard) -> Split | None:

@@ -137,9 +137,7 @@ class CocoInstances(Dataset[Sample]):
         masks = decode_masks(one.masks, *pixels.shape[:2])
         scale = [pixels.shape[1] / one.width, pixels.shape[0] / one.height] * 2
         boxes = {i: [x * by for x, by in zip(box, scale, strict=True)] for i, box in item.boxes.items()}
-        return make_sample(
-            pixels, masks, item.labels, about, scores=item.weights, has_mask=one.has_mask, boxes=boxes
-        )
+        return make_sample(pixels, masks, item.labels, about, scores=item.weights, has_mask=one.has_mask, boxes=boxes)
 
 
 def _corners(mask: dict[str, Any]) -> list[float]:

@@ -43,7 +43,9 @@ class PanopticImages(Dataset[Sample]):
         self.things = [one for one in self._categories if one.is_thing]
         self.stuff = [one for one in self._categories if not one.is_thing]
         if len(self.stuff) > MOST:
-            raise UserError(f"{gt} has {len(self.stuff)} categories of stuff, but {MOST} are the most that fit: merge some.")
+            raise UserError(
+                f"{gt} has {len(self.stuff)} categories of stuff, but {MOST} are the most that fit: merge some."
+            )
         if not self.things:
             raise UserError(f"No category of {gt} is a thing (isthing), so that there is nothing to detect: add one.")
         self.sha256 = sha256_of(Path(gt))
@@ -94,7 +96,9 @@ class PanopticImages(Dataset[Sample]):
         except UserError as trouble:
             raise SampleError(str(trouble), "annotation", picture.image_file) from None
         height, width = pixels.shape[:2]
-        rows, columns = (((np.arange(n) + 0.5) * m / n).astype(int) for n, m in zip((height, width), stored, strict=True))
+        rows, columns = (
+            ((np.arange(n) + 0.5) * m / n).astype(int) for n, m in zip((height, width), stored, strict=True)
+        )
         ids = ids[rows][:, columns]
         masks, labels = thing_masks(ids, picture.segments, self._categories)
         seen = masks.any((1, 2))
@@ -106,8 +110,6 @@ class PanopticImages(Dataset[Sample]):
 def panoptic_targets(batch: Batch) -> list[Targets]:
     """What `PanopticSolo` learns from; padding is unknown. Bytes wrap: 0 becomes 255 again, others one less."""
     return [
-        PanopticTargets(
-            one.masks, one.labels, one.boxes, one.weights, one.has_mask, semantic=layers[LAYER] + IGNORE
-        )
+        PanopticTargets(one.masks, one.labels, one.boxes, one.weights, one.has_mask, semantic=layers[LAYER] + IGNORE)
         for one, layers in zip(batch.targets(), batch.layers, strict=True)
     ]

@@ -21,7 +21,10 @@ PREFIX = "host."  # of the detector's tensors in checkpoints
 
 
 class InstanceRecipe(Recipe[Batch]):
-    """A detector on samples; `losses` is left to the recipe. `factors_I`: how often a pass draws each image, else once."""
+    """A detector on samples; `losses` is left to the recipe.
+
+    `factors_I`: how often a pass draws each image, on average; without, once.
+    """
 
     def __init__(
         self, host: Detector, config: SupervisedConfig, data: Samples, factors_I: Floats | None = None
