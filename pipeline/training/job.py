@@ -56,7 +56,7 @@ class Inputs:
     def absolute(self) -> "Inputs":
         """The same from any folder and process; URLs and names that are no paths stay."""
         values = {field.name: getattr(self, field.name) for field in fields(self)}
-        texts = {name: _absolute(value) for name, value in values.items() if isinstance(value, str)}
+        texts: dict[str, Any] = {name: _absolute(value) for name, value in values.items() if isinstance(value, str)}
         return replace(self, **texts)
 
 

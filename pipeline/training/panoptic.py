@@ -34,7 +34,7 @@ from ...stages.panoptic import (
 )
 from .find import arithmetic, batches_of, normal_images
 from .model import LoadedDetector
-from .scores import Scores
+from .scores import Row, Scores
 
 Picture = tuple[Ids, list[SegmentInfo]]
 
@@ -118,7 +118,9 @@ class PanopticJudge:
         summary = quality.summary()
         columns = ("PQ", "SQ", "RQ", "categories")
         kinds = {"all": "", "things": "_th", "stuff": "_st"}
-        rows = {name: {column: summary[column + suffix] for column in columns} for name, suffix in kinds.items()}
+        rows: dict[str, Row] = {
+            name: {column: summary[column + suffix] for column in columns} for name, suffix in kinds.items()
+        }
         numbers = {name: float(summary[name] or 0.0) for name in ("PQ", "PQ_th", "PQ_st")}
         return Scores({**summary, "images": counted}, numbers, rows)
 

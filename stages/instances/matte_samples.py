@@ -5,6 +5,7 @@ Shape legend: M objects, H W pixels.
 
 import hashlib
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -112,5 +113,5 @@ def matting_targets(batch: Batch) -> list[Targets]:
     ]
 
 
-def _bytes(alpha_HW: npt.NDArray[np.float64]) -> npt.NDArray[np.uint8]:
+def _bytes(alpha_HW: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
     return np.rint(255 * alpha_HW).astype(np.uint8)
