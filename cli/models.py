@@ -75,7 +75,13 @@ def import_(
 def predict(
     run: RunFolder,
     photos: Annotated[str, typer.Argument(help="Folder, glob, text file of paths, COCO json, or bucket URL.")],
-    out: Annotated[Path, typer.Option(help="COCO results to write; with --text a folder for them and for pictures.")],
+    out: Annotated[
+        Path,
+        typer.Option(
+            help="COCO results to write; of a panoptic run its json, of a matting run a folder of alphas; with --text "
+            "a folder for results and pictures."
+        ),
+    ],
     text: Annotated[
         list[str] | None, typer.Option(help="Of unilseg: what to segment, say 'all dogs'; may be given several times.")
     ] = None,
@@ -123,6 +129,35 @@ def kernels(
     from ..stages.device import resolve_device
 
     typer.echo(json.dumps(draw_kernels(run, images, out, resolve_device(device), limit=limit), indent=2))
+
+
+def contrast(
+    run: RunFolder,
+    photo: Annotated[str, typer.Argument(help="One photograph.")],
+    out: Annotated[Path, typer.Option(help="Picture to write: png or jpg.")],
+    most: Annotated[int, typer.Option(min=1, max=100, help="Instances to show, best first.")] = 8,
+    min_score: Annotated[float, typer.Option(min=0, max=1, help="Smallest score.")] = 0.05,
+    device: Device = "auto",
+) -> None:
+    """Draw what contrastmask sees in a photograph: activation map, lattice, keys, principal components of features."""
+    from ..pipeline.training.contrast import contrast as draw
+    from ..stages.device import resolve_device
+
+    count = draw(run, photo, out, resolve_device(device), most=most, min_score=min_score)
+    typer.echo(f"wrote {out}: {count:,} instances")
+
+
+def fit_grid(
+    gt: Annotated[Path, typer.Option(help="COCO annotations.")],
+    short_side: Annotated[int, typer.Option(min=32, help="Shorter side of a training image, in pixels.")] = 800,
+    long_side: Annotated[int, typer.Option(min=32, help="Upper bound of its longer side, in pixels.")] = 1333,
+) -> None:
+    """Read SOLO's grids and ranges from the sizes of a file's objects, with their histogram."""
+    from ..pipeline.fit_grid import fit_grid_to
+
+    fit = fit_grid_to(gt, short_side, long_side)
+    typer.echo(fit.histogram())
+    typer.echo(" ".join(f"--set '{one}'" for one in fit.settings().split()))
 
 
 def curves(

@@ -8,7 +8,7 @@ from ..schemas.training.knet import KNetPretraining, KNetTraining
 from ..schemas.training.mask2former import Mask2FormerPretraining, Mask2FormerTraining
 from ..schemas.training.queryinst import QueryInstPretraining, QueryInstTraining
 from ..schemas.training.sections import SupervisedConfig
-from ..schemas.training.solo import SoloTraining
+from ..schemas.training.solo import MattingSoloTraining, PanopticSoloTraining, SoloTraining
 from .backbones.base import Backbone
 from .detector import Detector
 
@@ -90,6 +90,21 @@ def _solo(config: SupervisedConfig, backbone: Backbone, num_classes: int) -> Det
     return build(backbone, num_classes, config.model)
 
 
+def _panoptic(config: SupervisedConfig, backbone: Backbone, num_classes: int) -> Detector:
+    from .solo.build import build_panoptic
+
+    assert isinstance(config, PanopticSoloTraining)
+    panoptic = config.model.panoptic
+    return build_panoptic(backbone, num_classes, config.model, num_stuff=panoptic.stuff, panoptic=panoptic)
+
+
+def _matting(config: SupervisedConfig, backbone: Backbone, num_classes: int) -> Detector:
+    from .solo.build import build_matting
+
+    assert isinstance(config, MattingSoloTraining)
+    return build_matting(backbone, num_classes, config.model, matting=config.model.matting)
+
+
 Builder = Callable[[SupervisedConfig, Backbone, int], Detector]
 DETECTORS: dict[str, Builder] = {
     "knet": _knet,
@@ -102,6 +117,8 @@ DETECTORS: dict[str, Builder] = {
     "decoupled-solo-light": _solo,
     "solov2": _solo,
     "solov2-light": _solo,
+    "solov2-panoptic": _panoptic,
+    "solov2-matting": _matting,
 }
 
 

@@ -1,6 +1,7 @@
 """From a configuration to a model."""
 
-from ...schemas.training.sections import DetectorSection
+from dataclasses import fields
+
 from ...schemas.training.solo import MattingConfig, PanopticConfig, SoloConfig
 from ..backbones.base import Backbone
 from .matting import MattingSolo
@@ -38,4 +39,4 @@ def build_matting(backbone: Backbone, num_classes: int, config: SoloConfig, *, m
 
 def options_of(config: SoloConfig) -> Options:
     """The model's own options."""
-    return Options(**config.model_dump(exclude=set(DetectorSection.model_fields)))
+    return Options(**config.model_dump(include={field.name for field in fields(Options)}))

@@ -44,6 +44,11 @@ class DataConfig(Section):
     min_score: Fraction = Field(0.0, description="Pseudo-masks below this score are not trained on.")
     min_area: Fraction = Field(0.0, description="Nor are smaller ones, as a share of the image.")
     max_masks: int = Field(100, ge=1, le=10_000, description="Pseudo-masks of an image, best first.")
+    repeat_threshold: Fraction = Field(
+        0.0,
+        description="Images of rarer categories than this share of the images are drawn more often (LVIS: 0.001).",
+        json_schema_extra=since("0.2"),
+    )
     repeat: int = Field(1, ge=1, le=1000, description="Passes over the images in what counts as an epoch.")
     workers: int = Field(
         2, ge=0, le=256, description="Processes that read and decode; 0 does it between steps.", json_schema_extra=FREE

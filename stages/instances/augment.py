@@ -89,7 +89,9 @@ class Augmented(Dataset[Sample]):
         return config.short_side, config.long_side
 
     def _move(self, image: Tensor, target: dict[str, Any]) -> Sample:
-        """Image and masks alone go through the transforms: boxes follow from the masks."""
-        moved: dict[str, Any]
-        image, moved = self._transforms(image, {"masks": target["masks"]})
-        return tv_tensors.Image(image), {**target, "masks": moved["masks"]}
+        """Image, masks and layers go through the transforms; boxes, where they don't follow from the masks."""
+        moved: dict[str, Any] = {"masks": target["masks"], "layers": target["layers"]}
+        if bool(target["own_box"].any()):
+            moved["boxes"] = target["boxes"]
+        image, moved = self._transforms(image, moved)
+        return tv_tensors.Image(image), {**target, **moved}

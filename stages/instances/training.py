@@ -9,6 +9,7 @@ from torch.utils.data import DataLoader
 
 from ...models.detector import Detector
 from ...schemas.training.sections import SupervisedConfig
+from ..repeat_factors import Floats
 from ..training.recipe import Loop, ParamGroup, Part, Recipe, Schedule
 from ..training.schedules import cosine, poly, steps, warmup
 from .augment import Augmented, Samples
@@ -20,11 +21,17 @@ PREFIX = "host."  # of the detector's tensors in checkpoints
 
 
 class InstanceRecipe(Recipe[Batch]):
-    """A detector on samples; `losses` is left to the recipe."""
+    """A detector on samples; `losses` is left to the recipe.
 
-    def __init__(self, host: Detector, config: SupervisedConfig, data: Samples) -> None:
+    `factors_I`: how often a pass draws each image, on average; without, once.
+    """
+
+    def __init__(
+        self, host: Detector, config: SupervisedConfig, data: Samples, factors_I: Floats | None = None
+    ) -> None:
         trainer = config.trainer
-        plan = Schedule(config.data.batch_size, trainer.accumulate, epoch_steps(config, len(data)), trainer.max_epochs)
+        count = len(data) if factors_I is None else round(float(factors_I.sum()))
+        plan = Schedule(config.data.batch_size, trainer.accumulate, epoch_steps(config, count), trainer.max_epochs)
         loop = Loop(
             trainer.seed,
             trainer.precision,
@@ -37,7 +44,7 @@ class InstanceRecipe(Recipe[Batch]):
         super().__init__(plan, loop)
         self.host = host
         self.config = config
-        self._data = data
+        self._data, self._factors_I = data, factors_I
         freeze(host, config.model.freeze)
         self.mean: Tensor
         self.std: Tensor
@@ -56,6 +63,7 @@ class InstanceRecipe(Recipe[Batch]):
             part.stop,
             part.rank,
             part.world,
+            self._factors_I,
         )
         return DataLoader(
             Augmented(self._data, data, self.loop.seed),  # type: ignore[arg-type]
