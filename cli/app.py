@@ -17,6 +17,7 @@ from . import (
     densecl,
     evaluate,
     explore,
+    freesolo,
     generate,
     models,
     operate,
@@ -48,6 +49,7 @@ app.command()(evaluate.evaluate)
 app.command()(train.train)
 app.command()(train.pretrain)
 app.command()(train.finetune)
+app.command()(freesolo.freesolo)
 app.command()(models.models)
 app.command()(models.predict)
 app.command()(models.kernels)

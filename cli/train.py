@@ -51,11 +51,11 @@ def train(
     """Train a model on annotations, or on the pseudo-labels of a data set."""
     settings = load_training_config(model, preset, config, set_ or [])
     if show_config:
-        _show(settings)
+        show(settings)
         return
     if (dataset is None) == (gt is None):
         raise UserError("Train on one of two: --images with --gt, or a DATASET of pseudo-labels.")
-    _check_validation(val_images, val_gt)
+    check_validation(val_images, val_gt)
     from ..pipeline.training.job import Inputs, TrainingJob
 
     inputs = Inputs(
@@ -94,7 +94,7 @@ def pretrain(
     chosen = [] if assigner is None else [f"prompt.assigner={assigner}"]
     settings = load_pretraining_config(model, preset, config, [*(set_ or []), *chosen])
     if show_config:
-        _show(settings)
+        show(settings)
         return
     from ..pipeline.training.job import Inputs, TrainingJob
 
@@ -128,7 +128,7 @@ def finetune(
 
     Layers that depend on the classes begin anew; `transfer.json` in the new run lists what came over and what did not.
     """
-    _check_validation(val_images, val_gt)
+    check_validation(val_images, val_gt)
     start = Path(run).is_dir()
     if start:
         from ..store.run import Run
@@ -167,11 +167,13 @@ def _use(out: Path) -> str:
     return f"saliency-prompt predict {out} PHOTOS --out predictions.json"
 
 
-def _show(settings: Section) -> None:
+def show(settings: Section) -> None:
+    """Print a configuration."""
     typer.echo(yaml.safe_dump(settings.model_dump(mode="json"), sort_keys=False), nl=False)
 
 
-def _check_validation(val_images: str | None, val_gt: str | None) -> None:
+def check_validation(val_images: str | None, val_gt: str | None) -> None:
+    """Raise UserError for images without annotations, and the other way round."""
     if (val_images is None) != (val_gt is None):
         raise UserError("Evaluation needs both --val-images and --val-gt: give the other one too.")
 

@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 from ..schemas.errors import UserError
 from ..schemas.training.contrastmask import MaskRCNNTraining
+from ..schemas.training.freesolo import FreeSoloTraining
 from ..schemas.training.knet import KNetPretraining, KNetTraining
 from ..schemas.training.mask2former import Mask2FormerPretraining, Mask2FormerTraining
 from ..schemas.training.queryinst import QueryInstPretraining, QueryInstTraining
@@ -87,6 +88,13 @@ def _solo(config: SupervisedConfig, backbone: Backbone, num_classes: int) -> Det
     return build(backbone, num_classes, config.model)
 
 
+def _freesolo(config: SupervisedConfig, backbone: Backbone, num_classes: int) -> Detector:
+    from .solo.build import build_free
+
+    assert isinstance(config, FreeSoloTraining)
+    return build_free(backbone, num_classes, config.model, config.weak)
+
+
 Builder = Callable[[SupervisedConfig, Backbone, int], Detector]
 DETECTORS: dict[str, Builder] = {
     "knet": _knet,
@@ -99,6 +107,7 @@ DETECTORS: dict[str, Builder] = {
     "decoupled-solo-light": _solo,
     "solov2": _solo,
     "solov2-light": _solo,
+    "freesolo": _freesolo,
 }
 
 

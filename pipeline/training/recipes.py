@@ -10,6 +10,8 @@ import torch
 from ...schemas.errors import UserError
 from ...schemas.run import RunCard
 from ...schemas.training.densecl import DenseCLConfig
+from ...schemas.training.freesolo import FreeSoloTraining
+from ...schemas.training.registry import find_model
 from ...schemas.training.sections import PromptedConfig, SupervisedConfig
 from ...stages.backbone import LoadedBackbone, load_backbone
 from ...stages.device import resolve_precision
@@ -18,6 +20,7 @@ from ...stages.instances.labelled import CocoInstances
 from ...stages.instances.reader import PseudoLabelDataset
 from ...stages.instances.training import transfer
 from ...stages.training.fit import Place
+from ...store.dataset import Dataset
 from ...store.run import Run
 from ..sources import open_source
 from .evaluate import Judge
@@ -25,7 +28,7 @@ from .job import Prepared, TrainingJob
 from .model import build_model, read_state
 
 # What fine-tuning takes over from pre-training: all of the model's own settings, but what it freezes.
-_NOT_SHAPE = {"freeze"}
+_NOT_SHAPE = {"host", "freeze"}
 
 
 def prepare_densecl(job: TrainingJob, place: Place) -> Prepared:
@@ -96,8 +99,9 @@ def prepare_supervised(job: TrainingJob, place: Place) -> Prepared:
     if before is None:
         backbone = _backbone(inputs.weights, config)
     else:
-        if before.model != config.model.host:
-            raise UserError(f"{inputs.start} is a run of {before.model}: give --model {before.model}, or its backbone.")
+        model = find_model(before.model).finetuned_as or before.model
+        if model != config.model.host:
+            raise UserError(f"{inputs.start} is a run of {before.model}: give --model {model}, or its backbone.")
         config = _same_shape(config, before)
         stride_in_1x1 = config.model.stride_in_1x1
         backbone = load_backbone("random", arch=before.arch, stride_in_1x1=stride_in_1x1)
@@ -137,10 +141,56 @@ def prepare_supervised(job: TrainingJob, place: Place) -> Prepared:
     return Prepared(Supervised(host, config, data), config, card, judge, tuple(documents))
 
 
+def prepare_freesolo(job: TrainingJob, place: Place) -> Prepared:
+    """FreeSOLO on a data set of masks without classes, from a backbone."""
+    from ...models.solo.free import FreeSolo
+    from ...stages.recipes.freesolo import FreeSoloRecipe
+
+    config, inputs = job.config, job.inputs
+    assert isinstance(config, FreeSoloTraining)
+    backbone = _backbone(inputs.weights, config)
+    config = _resolved(config, backbone, place.device)
+    assert isinstance(config, FreeSoloTraining)
+    source = embedding_source(config, made_by(inputs.dataset))
+    vectors = {"stored": "seed", "predicted": "query"}.get(source)
+    data = _pseudo_labels(job, config, () if vectors is None else (vectors,))
+    teacher = None if source != "pool" else _backbone(inputs.weights, config).module
+    card = RunCard(
+        recipe=job.recipe,
+        num_classes=1,
+        data=data.root_hash or "",
+        images=len(data),
+        source=inputs.dataset or "",
+        **_about(config, backbone),
+    )
+    host = build_model(config, backbone.module, 1)
+    assert isinstance(host, FreeSolo)
+    recipe = FreeSoloRecipe(host, config, data, vectors=vectors, teacher=teacher)
+    judge = None
+    if inputs.val_images is not None and inputs.val_gt is not None:
+        judge = Judge(config, (1,), inputs.val_images, inputs.val_gt)
+    return Prepared(recipe, config, card, judge)
+
+
+def made_by(url: str | None) -> str:
+    """The producer of a data set."""
+    if url is None:
+        raise UserError("FreeSOLO trains on a data set of masks: give DATASET, such as `generate` makes.")
+    return Dataset.open(url).card.producer
+
+
+def embedding_source(config: FreeSoloTraining, producer: str) -> str:
+    """What the embedding learns: "stored" seeds, "pool" or "predicted" vectors on labels of a model, or "off"."""
+    if not config.model.embedding or not config.weak.embedding:
+        return "off"
+    return "stored" if producer == "saliency" else config.weak.round1_embedding
+
+
 RECIPES: dict[str, Callable[[TrainingJob, Place], Prepared]] = {
     "densecl": prepare_densecl,
     "saliency-prompt": prepare_saliency_prompt,
     "supervised": prepare_supervised,
+    "freesolo": prepare_freesolo,
 }
 
 
@@ -202,8 +252,9 @@ def _resolved(config: SupervisedConfig, backbone: LoadedBackbone, device: torch.
 def _same_shape(config: SupervisedConfig, before: RunCard) -> SupervisedConfig:
     """With the model's own settings as they were before."""
     kind = type(config.model)
-    old = {name: value for name, value in before.config["model"].items() if name in kind.model_fields}
-    same = {name: value for name, value in kind.model_validate(old) if name not in _NOT_SHAPE}
+    known = set(kind.model_fields) - _NOT_SHAPE
+    old = {name: value for name, value in before.config["model"].items() if name in known}
+    same = {name: value for name, value in kind.model_validate({**old, "host": config.model.host}) if name not in _NOT_SHAPE}
     return config.model_copy(update={"model": config.model.model_copy(update=same)})
 
 

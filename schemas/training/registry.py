@@ -5,19 +5,23 @@ from dataclasses import dataclass
 
 from ..errors import UserError
 from ..load import load_settings
-from . import contrastmask, knet, mask2former, queryinst, solo
+from . import contrastmask, freesolo, knet, mask2former, queryinst, solo
 from .sections import Preset, PromptedConfig, SupervisedConfig
 
 
 @dataclass(frozen=True, slots=True)
 class ModelSpec:
-    """A model: `training` configures it on labels, `pretraining` with prompts where it takes them."""
+    """A model: `training` configures it on labels, `pretraining` with prompts where it takes them.
+
+    `finetuned_as` names the model that a run of it goes on as, where that is another one.
+    """
 
     words: str
     training: type[SupervisedConfig]
     presets: Mapping[str, Preset]
     pretraining: type[PromptedConfig] | None = None
     pretrain_presets: Mapping[str, Preset] | None = None
+    finetuned_as: str | None = None
 
 
 MODELS: dict[str, ModelSpec] = {
@@ -55,6 +59,12 @@ _FAMILY = {
     "solov2-light": "SOLOv2 for speed",
 }
 MODELS |= {name: ModelSpec(words, solo.SoloTraining, solo.presets(name)) for name, words in _FAMILY.items()}
+MODELS["freesolo"] = ModelSpec(
+    "FreeSOLO: SOLOv2 on coarse masks, without classes (Wang et al., CVPR 2022)",
+    freesolo.FreeSoloTraining,
+    freesolo.FREESOLO_PRESETS,
+    finetuned_as="solov2",
+)
 DEFAULT_PRESETS = ("default", "sp-coco", "tiny")  # the first that a model has
 
 
