@@ -83,9 +83,7 @@ def freesolo(
 
     console = plain_console(stderr=True)
     where = resolve_device(device)
-    job = Rounds(
-        dataset, out, weights, settings, labels, where, images, rounds, val_images=val_images, val_gt=val_gt
-    )
+    job = Rounds(dataset, out, weights, settings, labels, where, images, rounds, val_images=val_images, val_gt=val_gt)
 
     def say_stopping() -> None:
         console.print("finishing what is under way; the same command goes on (Ctrl-C again stops at once)")
@@ -114,7 +112,9 @@ def freesolo(
                 raise typer.Exit(exits.INTERRUPTED if stop.is_set() else exits.DONE)
             seal = round_.labels.sealed
             assert seal is not None
-            typer.echo(f"round {round_.number}: {seal.counts.masks:,} masks in {round_.labels.url}, root hash {seal.root_hash}")
+            typer.echo(
+                f"round {round_.number}: {seal.counts.masks:,} masks in {round_.labels.url}, root hash {seal.root_hash}"
+            )
     last = job.run_folder(rounds - 1)
     typer.echo(f"done: saliency-prompt generate PHOTOS --model {last} --out LABELS")
     raise typer.Exit(exits.SET_ASIDE if skipped else exits.DONE)

@@ -9,7 +9,7 @@ import yaml
 
 from ..schemas.errors import UserError
 from ..schemas.section import Section
-from ..schemas.training.registry import MODELS, load_pretraining_config, load_training_config
+from ..schemas.training.registry import MODELS, find_model, load_pretraining_config, load_training_config
 from .jobs import MaxSteps, Out, Processes, Resume, ShowConfig, run_job
 from .options import ConfigFile, CpusPerWorker, DatasetUrl, Device, Overrides, Ray
 
@@ -19,6 +19,12 @@ Weights = Annotated[str, typer.Option(help="Backbone: registered name or file.")
 ValImages = Annotated[str | None, typer.Option(help="Folder to evaluate on.")]
 ValGt = Annotated[str | None, typer.Option(help="Its COCO annotations.")]
 Fraction = Annotated[float, typer.Option(min=0, max=100, help="Per cent of the images to train on.")]
+MaskFraction = Annotated[
+    float, typer.Option(min=0, max=100, help="Per cent of the annotations whose masks are learned from; classes all.")
+]
+MaskPerImage = Annotated[
+    bool, typer.Option("--mask-per-image", help="With --mask-fraction: draw images instead of annotations.")
+]
 Subset = Annotated[Path | None, typer.Option(help="JSON of indices into the images list: percent -> seed -> list.")]
 
 
@@ -114,6 +120,8 @@ def finetune(
     val_gt: ValGt = None,
     fraction: Fraction = 100.0,
     subset: Subset = None,
+    mask_fraction: MaskFraction = 100.0,
+    mask_per_image: MaskPerImage = False,
     preset: TrainPreset = None,
     config: ConfigFile = None,
     set_: Overrides = None,
@@ -133,9 +141,10 @@ def finetune(
     if start:
         from ..store.run import Run
 
-        found = Run(Path(run)).read_card().model
+        before = Run(Path(run)).read_card().model
+        found = find_model(before).finetuned_as or before
         if model not in (None, found):
-            raise UserError(f"{run} is a run of {found}: leave --model out, or give a backbone's weights instead.")
+            raise UserError(f"{run} goes on as {found}: leave --model out, or give a backbone's weights instead.")
         model = found
     settings = load_training_config(model or "knet", preset, config, set_ or [])
     from ..pipeline.training.job import Inputs, TrainingJob
@@ -149,6 +158,8 @@ def finetune(
         start=run if start else None,
         percent=fraction,
         indices=_indices(subset, fraction),
+        mask_percent=mask_fraction,
+        mask_per_image=mask_per_image,
     )
     job = TrainingJob("supervised", settings, inputs, out, resume)
 

@@ -94,9 +94,7 @@ def pairwise_sums(
     inside, outside = F.logsigmoid(logits_Phw), F.logsigmoid(-logits_Phw)
     losses, pairs = [], []
     for place, step in enumerate(DIRECTIONS):
-        forward, backward = (
-            _cut_here(one[image, place], step) for one in (affinity.forward, affinity.backward)
-        )
+        forward, backward = (_cut_here(one[image, place], step) for one in (affinity.forward, affinity.backward))
         here_box, there_box = _pairs(box_Phw, step)
         weights = (here_box & forward).to(logits_Phw.dtype) + (there_box & backward).to(logits_Phw.dtype)
         (in_here, in_there), (out_here, out_there) = _pairs(inside, step), _pairs(outside, step)

@@ -183,4 +183,3 @@ def _reduce(levels: Sequence[tuple[Tensor, Tensor]], weak: WeakLoss, zero: Tenso
     if weak.reduction == "global_mean":
         levels = [(torch.stack([one[0] for one in levels]).sum(), torch.stack([one[1] for one in levels]).sum())]
     return torch.stack([value / count.clamp_min(1) for value, count in levels]).mean()
-

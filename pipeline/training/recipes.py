@@ -89,7 +89,7 @@ def prepare_supervised(job: TrainingJob, place: Place) -> Prepared:
     """Training on annotations, or class-agnostic on a data set of pseudo-labels; from a backbone or from a run.
 
     From a run, everything comes over but the layers whose shape or meaning depends on the classes; `transfer.json` says
-    by name what did. A part of the images is listed in `subset.json`.
+    by name what did. A part of the images is listed in `subset.json`, a part of the masks in `masks.json`.
     """
     from ...stages.recipes.supervised import Supervised
 
@@ -124,11 +124,15 @@ def prepare_supervised(job: TrainingJob, place: Place) -> Prepared:
             data=annotated.sha256,
             images=len(annotated),
             percent=inputs.percent,
+            mask_percent=inputs.mask_percent,
+            mask_per_image=inputs.mask_per_image,
             source=inputs.gt or "",
             **about,
         )
         if annotated.chosen is not None:
             documents.append(("subset.json", {f"{inputs.percent}": {"1": annotated.chosen}}))
+        if annotated.masks_chosen is not None:
+            documents.append(("masks.json", {f"{inputs.mask_percent}": {"1": annotated.masks_chosen}}))
     host = build_model(config, backbone.module, classes)
     if before is not None:
         taken, fresh = transfer(host, state, skip=tuple(host.class_layers()))
@@ -239,6 +243,8 @@ def _annotated(job: TrainingJob, config: SupervisedConfig) -> CocoInstances:
         max_pixels=settings.max_pixels,
         indices=inputs.indices,
         percent=inputs.percent,
+        mask_percent=inputs.mask_percent,
+        mask_per_image=inputs.mask_per_image,
     )
 
 
@@ -254,7 +260,9 @@ def _same_shape(config: SupervisedConfig, before: RunCard) -> SupervisedConfig:
     kind = type(config.model)
     known = set(kind.model_fields) - _NOT_SHAPE
     old = {name: value for name, value in before.config["model"].items() if name in known}
-    same = {name: value for name, value in kind.model_validate({**old, "host": config.model.host}) if name not in _NOT_SHAPE}
+    same = {
+        name: value for name, value in kind.model_validate({**old, "host": config.model.host}) if name not in _NOT_SHAPE
+    }
     return config.model_copy(update={"model": config.model.model_copy(update=same)})
 
 

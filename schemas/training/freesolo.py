@@ -41,7 +41,9 @@ class WeakLossConfig(Section):
     average: Weight = Field(0.1, description="Weight of mean projections; without them masks become outlines.")
     maximum: Weight = Field(1.0, description="Weight of maximum projections; 0 costs 0.7 AP.")
     pairwise: Weight = Field(1.0, description="Weight of the pairwise colour loss; 0 costs 1.2 AP.")
-    similar: Fraction = Field(0.3, description="Similarity of two colours, exp(-d / 2) in CIE Lab, that makes them one.")
+    similar: Fraction = Field(
+        0.3, description="Similarity of two colours, exp(-d / 2) in CIE Lab, that makes them one."
+    )
     warmup_steps: int = Field(1000, ge=0, le=1_000_000, description="Steps in which the pairwise loss comes in.")
     bottom: int = Field(
         10, ge=0, le=10_000, description="Rows at the bottom of the stored image whose colours are not compared."

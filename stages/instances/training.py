@@ -59,7 +59,7 @@ class InstanceRecipe(Recipe[Batch]):
             part.world,
         )
         return DataLoader(
-            self.samples(),
+            self.samples(),  # type: ignore[arg-type]
             batch_sampler=order,
             num_workers=data.workers,
             collate_fn=self.collate(),

@@ -42,7 +42,7 @@ class Views(Dataset[Sample]):
         return len(self._samples)  # type: ignore[arg-type]
 
     def __getitem__(self, place_and_turn: tuple[int, int]) -> Sample:
-        image, target = self._samples[place_and_turn]  # type: ignore[index]
+        image, target = self._samples[place_and_turn]
         turn = place_and_turn[1]
         target = {**target, "draw": (self._seed, turn, 3)}
         if not self._config.strong:
@@ -85,11 +85,11 @@ def paste_objects(sample: Sample, source: Sample, rng: np.random.Generator, max_
     size = (image.shape[-2], image.shape[-1])
     pasted_MHW = _resized_masks(torch.as_tensor(source[1]["masks"])[chosen], size)
     masks_MHW = torch.as_tensor(target["masks"])
-    keep = ~covers(pasted_MHW, masks_MHW, max_covered) & pasted_MHW.flatten(1).any(1)
+    keep = ~covers(pasted_MHW, masks_MHW, max_covered) & pasted_MHW.flatten(1).bool().any(1)
     chosen, pasted_MHW = chosen[keep], pasted_MHW[keep]
     if not len(chosen):
         return sample
-    front = pasted_MHW.any(0)
+    front = pasted_MHW.bool().any(0)
     other = F.interpolate(torch.as_tensor(source[0])[None].float(), size=size, mode="bilinear", align_corners=False)
     pixels = torch.where(front, other[0].round().to(torch.uint8), torch.as_tensor(image))
     names = ("labels", "scores", "has_mask")

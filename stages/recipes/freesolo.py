@@ -4,7 +4,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -44,7 +43,7 @@ class FreeSoloRecipe(InstanceRecipe):
         super().__init__(host, config, data)
         self._vectors = vectors
         # in a tuple, so that it is no part of what is trained, saved or moved
-        self._teacher = () if teacher is None else (teacher.eval().requires_grad_(False),)
+        self._teacher: tuple[Backbone, ...] = () if teacher is None else (teacher.eval().requires_grad_(False),)
 
     def samples(self) -> Dataset[Sample]:
         """See `InstanceRecipe`."""
@@ -95,7 +94,5 @@ def pool_under(map_Chw: Tensor, masks_MHW: Tensor) -> Tensor:
     """Unit-length means of a map under masks, each cell counting by its share in the mask: [M, C]."""
     if not len(masks_MHW):
         return map_Chw.new_zeros((0, len(map_Chw)))
-    share_Mhw = F.adaptive_avg_pool2d(masks_MHW[:, None].float(), map_Chw.shape[1:])[:, 0]
+    share_Mhw = F.adaptive_avg_pool2d(masks_MHW[:, None].float(), (map_Chw.shape[1], map_Chw.shape[2]))[:, 0]
     return F.normalize(share_Mhw.flatten(1) @ map_Chw.flatten(1).T, dim=1)
-
-

@@ -164,9 +164,7 @@ def test_masks_that_vanish_at_a_quarter_go_with_their_cells() -> None:
 
 def test_rows_at_the_bottom_are_not_compared() -> None:
     target = objects((10, 80, 60, 96))
-    whole, cut = (
-        losses_of(model_of(), [target], comparable=[(rows, SIZE[1])])["mask_pairwise"] for rows in (96, 86)
-    )
+    whole, cut = (losses_of(model_of(), [target], comparable=[(rows, SIZE[1])])["mask_pairwise"] for rows in (96, 86))
     assert float(whole) != float(cut)
 
 
