@@ -33,7 +33,7 @@ from saliency_prompt.stages.training.fit import Control, Outcome, Place
 from saliency_prompt.store.dataset import Dataset
 
 NUMBERS = ("AP", "AP50", "AR100")
-FREE = ["decode.short_side=256", "decode.long_side=256", "plan.shard_size=100"]
+FREE = ["decode.short_side=256", "decode.long_side=256", "filters.min_score=0.3", "filters.min_center_y=null"]
 
 
 def scores_of(labels: Dataset | str, gt: Path) -> dict[str, float]:
@@ -45,7 +45,9 @@ def scores_of(labels: Dataset | str, gt: Path) -> dict[str, float]:
 def one_seed(seed: int, args: argparse.Namespace, base: Path) -> dict[str, Any]:
     write_scenes(base / "train", 1000 + seed, args.images)
     photos, gt = base / "train" / "images", base / "train" / "annotations.json"
-    free = generate(photos, base / "free", weights=args.weights, settings=[*FREE, *args.free_set], device=args.device)
+    free = generate(
+        photos, base / "free", weights=args.free_weights, settings=[*FREE, *args.free_set], device=args.device
+    )
     found: dict[str, Any] = {"free": scores_of(free, gt)}
     print(seed, "free", found["free"], flush=True)
     settings = [f"trainer.seed={seed}", f"trainer.max_epochs={args.epochs}", "trainer.evaluate_every=0", *args.set]
@@ -102,6 +104,7 @@ def paired(seeds: list[dict[str, Any]], better: str, than: str) -> dict[str, dic
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--weights", default="densecl-r18-mini")
+    parser.add_argument("--free-weights", default="lab-color", help="what makes the free masks")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--images", type=int, default=200)
     parser.add_argument("--epochs", type=int, default=12)

@@ -22,6 +22,10 @@ from saliency_prompt.models.weak import (
 )
 
 
+def number(value: Tensor | float) -> float:
+    return float(torch.as_tensor(value).detach())
+
+
 def picture(seed: int, height: int, width: int) -> Tensor:
     """Colours of which many are near each other: [1, 3, H, W] in 0..255."""
     rng = torch.Generator().manual_seed(seed)
@@ -49,7 +53,7 @@ def pairwise_by_loops(
                         continue
                     if v * STRIDE + 2 >= valid[0] or u * STRIDE + 2 >= valid[1]:
                         continue
-                    distance = float((lab[:, y, x] - lab[:, v, u]).square().sum().sqrt())
+                    distance = number((lab[:, y, x] - lab[:, v, u]).square().sum().sqrt())
                     if math.exp(-0.5 * distance) < similar:
                         continue
                     p, q = (1 / (1 + math.exp(-float(one))) for one in (logits[y, x], logits[v, u]))
@@ -69,21 +73,21 @@ def test_pairwise_is_that_of_loops(seed: int, bottom: int, right: int) -> None:
     losses, pairs = pairwise_sums(logits, coarse, affinity, 0)
     for one in range(2):
         loss, count = pairwise_by_loops(logits[one], coarse[one], colours, (36 - bottom, 28 - right))
-        assert float(pairs[one]) == count
-        assert float(losses[one]) == pytest.approx(loss, rel=1e-4, abs=1e-4)
+        assert number(pairs[one]) == count
+        assert number(losses[one]) == pytest.approx(loss, rel=1e-4, abs=1e-4)
 
 
 def test_pairwise_golden_values() -> None:
     """One colour, all logits 0: every pair costs log 2, and a cell has as many as it has neighbours."""
     affinity = find_affinity(torch.full((1, 3, 12, 12), 90.0), [(12, 12)])
     losses, pairs = pairwise_sums(torch.zeros(1, 3, 3), torch.ones(1, 3, 3), affinity, 0)
-    assert float(pairs) == 16  # three neighbours of each corner, one of each side, at two cells' distance
-    assert float(losses) == pytest.approx(16 * math.log(2), rel=1e-6)
+    assert number(pairs) == 16  # three neighbours of each corner, one of each side, at two cells' distance
+    assert number(losses) == pytest.approx(16 * math.log(2), rel=1e-6)
     sure = torch.full((1, 3, 3), 40.0)
-    assert float(pairwise_sums(sure, torch.ones(1, 3, 3), affinity, 0)[0]) == pytest.approx(0, abs=1e-6)
+    assert number(pairwise_sums(sure, torch.ones(1, 3, 3), affinity, 0)[0]) == pytest.approx(0, abs=1e-6)
     apart = sure.clone()
     apart[0, 0, 0] = -40
-    assert float(pairwise_sums(apart, torch.ones(1, 3, 3), affinity, 0)[0]) == pytest.approx(
+    assert number(pairwise_sums(apart, torch.ones(1, 3, 3), affinity, 0)[0]) == pytest.approx(
         6 * (40 - math.log(2)), rel=1e-5
     )
 
@@ -95,11 +99,11 @@ def test_pairwise_stays_finite_where_products_of_probabilities_do_not() -> None:
     logits.requires_grad_()
     loss = pairwise_sums(logits, torch.ones(1, 3, 3), affinity, 0)[0].sum()
     loss.backward()
-    assert float(loss.detach()) == pytest.approx(6 * (300 - math.log(2)))
+    assert number(loss.detach()) == pytest.approx(6 * (300 - math.log(2)))
     assert logits.grad is not None
     assert bool(logits.grad.isfinite().all())
-    assert float(logits.grad[0, 0, 2]) != 0  # both cells of a pair are moved
-    assert float(logits.grad[0, 0, 0]) != 0
+    assert number(logits.grad[0, 0, 2]) != 0  # both cells of a pair are moved
+    assert number(logits.grad[0, 0, 0]) != 0
 
 
 def test_a_mask_that_is_empty_has_no_pairs() -> None:
@@ -107,7 +111,7 @@ def test_a_mask_that_is_empty_has_no_pairs() -> None:
     logits = torch.zeros(1, 3, 3, requires_grad=True)
     losses, pairs = pairwise_sums(logits, torch.zeros(1, 3, 3), affinity, 0)
     losses.sum().backward()
-    assert float(pairs) == float(losses) == 0
+    assert number(pairs) == number(losses) == 0
     assert logits.grad is not None
 
 
@@ -117,10 +121,10 @@ def test_the_threshold_of_similarity_is_a_distance_of_2_408() -> None:
     assert 2 * math.log(1 / 0.3) == pytest.approx(2.408, abs=1e-3)
     for low in (40, 120, 200):
         for high in range(low, low + 12):
-            image = torch.full((1, 3, 4, 12), float(low))
+            image = torch.full((1, 3, 4, 12), number(low))
             image[..., 8:] = high
             pairs = pairwise_sums(torch.zeros(1, 1, 3), torch.ones(1, 1, 3), find_affinity(image, [(4, 12)]), 0)[1]
-            assert (float(pairs) == 2) == (abs(float(greys[high] - greys[low])) <= 2.408)
+            assert (number(pairs) == 2) == (abs(number(greys[high] - greys[low])) <= 2.408)
 
 
 @pytest.mark.parametrize(
@@ -168,7 +172,7 @@ def test_projections_are_those_of_loops(how: str) -> None:
                 rows = mask.tolist() if axis else mask.T.tolist()
                 lines.append([max(row) if how == "max" else sum(row) / len(row) for row in rows])
             wanted += dice(*lines)
-        assert float(found[one]) == pytest.approx(wanted, abs=1e-5)
+        assert number(found[one]) == pytest.approx(wanted, abs=1e-5)
 
 
 def test_a_ring_fools_the_maximum_but_not_the_mean() -> None:
@@ -176,8 +180,8 @@ def test_a_ring_fools_the_maximum_but_not_the_mean() -> None:
     whole = torch.ones(1, 9, 9)
     ring = whole.clone()
     ring[:, 1:-1, 1:-1] = 0
-    assert float(projection_loss(ring, whole, "max")) == pytest.approx(0, abs=1e-5)
-    assert float(projection_loss(ring, whole, "mean")) > 0.3
+    assert number(projection_loss(ring, whole, "max")) == pytest.approx(0, abs=1e-5)
+    assert number(projection_loss(ring, whole, "mean")) > 0.3
 
 
 def test_gradients_by_finite_differences() -> None:

@@ -22,6 +22,10 @@ from tiny_backbone import TinyBackbone
 SIZE = (96, 128)
 
 
+def number(value: Tensor | float) -> float:
+    return float(torch.as_tensor(value).detach())
+
+
 def model_of(*overrides: str) -> FreeSolo:
     config = load_training_config("freesolo", "tiny", overrides=overrides)
     assert isinstance(config, FreeSoloTraining)
@@ -69,8 +73,8 @@ def test_each_switch_turns_off_its_own_loss_alone() -> None:
     switches = {"maximum": "mask_max", "average": "mask_average", "pairwise": "mask_pairwise"}
     for switch, name in switches.items():
         without = losses_of(model_of(f"weak.{switch}=0"), [objects(*BOTH)])
-        assert float(whole[name]) > 0
-        assert float(without[name]) == 0
+        assert number(whole[name]) > 0
+        assert number(without[name]) == 0
         assert all(torch.equal(without[key], whole[key]) for key in whole if key != name)
     assert "embedding" not in losses_of(model_of("weak.embedding=0"), [objects(*BOTH)])
     assert "embedding" not in losses_of(model_of("model.embedding=0"), [objects(*BOTH)])
@@ -79,7 +83,7 @@ def test_each_switch_turns_off_its_own_loss_alone() -> None:
 
 def test_the_pairwise_loss_comes_in_slowly() -> None:
     whole, half = (losses_of(model_of(), [objects(*BOTH)], warmth=one) for one in (1.0, 0.5))
-    assert float(half["mask_pairwise"]) == pytest.approx(float(whole["mask_pairwise"]) / 2)
+    assert number(half["mask_pairwise"]) == pytest.approx(number(whole["mask_pairwise"]) / 2)
     assert torch.equal(half["mask_max"], whole["mask_max"])
 
 
@@ -100,12 +104,12 @@ def test_losses_are_those_of_a_loop_over_levels_and_cells(reduction: str) -> Non
             logits = model.head.logits(level, one.number, one.image, cell[None])
             coarse = shrink(target.masks, 4)[owner][None].float()
             loss, pairs = pairwise_sums(logits, coarse, affinity, one.image)
-            outer = [float(projection_loss(logits.sigmoid(), coarse, how)) for how in ("max", "mean")]  # type: ignore[arg-type]
-            sums.setdefault(one.number, []).append((*outer, float(loss), float(pairs)))
+            outer = [number(projection_loss(logits.sigmoid(), coarse, how)) for how in ("max", "mean")]  # type: ignore[arg-type]
+            sums.setdefault(one.number, []).append((*outer, number(loss), number(pairs)))
             assert level.vectors is not None
             assert target.vectors is not None
             said, wanted = level.vectors[one.image].flatten(1)[:, cell], target.vectors[owner]
-            cosines.append(1 - float((said @ wanted) / said.norm() / wanted.norm()))
+            cosines.append(1 - number((said @ wanted) / said.norm() / wanted.norm()))
     rows = list(sums.values())
     assert len(rows) > 1
     if reduction == "global_mean":
@@ -114,12 +118,12 @@ def test_losses_are_those_of_a_loop_over_levels_and_cells(reduction: str) -> Non
     def mean(values: list[float]) -> float:
         return sum(values) / len(values)
 
-    assert float(losses["mask_max"]) == pytest.approx(mean([mean([c[0] for c in row]) for row in rows]), rel=1e-4)
+    assert number(losses["mask_max"]) == pytest.approx(mean([mean([c[0] for c in row]) for row in rows]), rel=1e-4)
     average = 0.1 * mean([mean([c[1] for c in row]) for row in rows])
-    assert float(losses["mask_average"]) == pytest.approx(average, rel=1e-4)
+    assert number(losses["mask_average"]) == pytest.approx(average, rel=1e-4)
     pairwise = mean([sum(c[2] for c in row) / max(1, sum(c[3] for c in row)) for row in rows])
-    assert float(losses["mask_pairwise"]) == pytest.approx(pairwise, rel=1e-4)
-    assert float(losses["embedding"]) == pytest.approx(4 * mean(cosines), rel=1e-4)
+    assert number(losses["mask_pairwise"]) == pytest.approx(pairwise, rel=1e-4)
+    assert number(losses["embedding"]) == pytest.approx(4 * mean(cosines), rel=1e-4)
 
 
 def test_the_embedding_learns() -> None:
@@ -130,11 +134,11 @@ def test_the_embedding_learns() -> None:
     assert model.head.embedding is not None
     gradient = model.head.embedding.weight.grad
     assert gradient is not None
-    assert float(gradient.abs().max()) > 0
+    assert number(gradient.abs().max()) > 0
     other = objects(*BOTH)
     assert other.vectors is not None
     moved = losses_of(model, [replace(other, vectors=-other.vectors)])["embedding"]
-    assert float(moved) != pytest.approx(float(loss))
+    assert number(moved) != pytest.approx(number(loss))
 
 
 def test_boxes_that_are_read_as_another_kind_go_to_another_level() -> None:
@@ -165,7 +169,7 @@ def test_masks_that_vanish_at_a_quarter_go_with_their_cells() -> None:
 def test_rows_at_the_bottom_are_not_compared() -> None:
     target = objects((10, 80, 60, 96))
     whole, cut = (losses_of(model_of(), [target], comparable=[(rows, SIZE[1])])["mask_pairwise"] for rows in (96, 86))
-    assert float(whole) != float(cut)
+    assert number(whole) != number(cut)
 
 
 def test_what_is_found_says_what_it_is_like() -> None:
@@ -194,12 +198,12 @@ def test_it_learns_one_picture() -> None:
     for _ in range(30):
         losses = model.losses(picture, [SIZE], [target], alone)
         total = torch.stack(list(losses.values())).sum()
-        before = float(total) if before is None else before
+        before = number(total) if before is None else before
         optimizer.zero_grad()
         total.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 10)
         optimizer.step()
-    assert float(total) < 0.75 * before
+    assert number(total) < 0.75 * before
 
 
 def test_other_heads_are_refused() -> None:
@@ -227,8 +231,8 @@ def test_masks_that_are_not_known_teach_the_class_alone() -> None:
     assert torch.allclose(half["class"], whole["class"], rtol=1e-5)
     assert torch.allclose(none["class"], whole["class"], rtol=1e-5)
     assert torch.allclose(half["mask"], only["mask"], rtol=1e-5)  # as if the other one were not there, its count too
-    assert float(half["mask"]) != pytest.approx(float(whole["mask"]))
-    assert float(none["mask"]) == 0
+    assert number(half["mask"]) != pytest.approx(number(whole["mask"]))
+    assert number(none["mask"]) == 0
     hidden = target.masks.clone()
     hidden[1, 60:] = 0  # whose mask may not be known is not looked at
     seen = solo.losses(images(), [SIZE], [replace(target, masks=hidden, has_mask=torch.tensor([True, False]))], alone)
