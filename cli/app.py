@@ -20,6 +20,7 @@ from . import (
     evaluate,
     explore,
     export,
+    freesolo,
     generate,
     models,
     operate,
@@ -55,6 +56,7 @@ app.command()(evaluate.evaluate)
 app.command()(train.train)
 app.command()(train.pretrain)
 app.command()(train.finetune)
+app.command()(freesolo.freesolo)
 app.command()(models.models)
 app.command("import")(models.import_)
 app.command()(models.predict)

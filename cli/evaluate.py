@@ -47,6 +47,10 @@ def evaluate(
     oracle_masks: Annotated[
         bool, typer.Option("--oracle-masks", help="Of a run: put the annotated mask in place of each found one.")
     ] = False,
+    boxes: Annotated[bool, typer.Option("--boxes", help="Boxes alone, for annotations without masks (VOC).")] = False,
+    listed: Annotated[
+        Path | None, typer.Option("--list", help="Text file that names the images that count: COCO 20k, VOC's sets.")
+    ] = None,
     device: Device = "auto",
 ) -> None:
     """Compare masks and boxes with ground truth: all categories as one (useCats = 0); of a run by category as well.
@@ -60,6 +64,8 @@ def evaluate(
     from rich.console import Console
     from rich.table import Table
 
+    if images is not None and (boxes or listed is not None):
+        raise UserError("--boxes and --list are for a data set: label the photographs with `generate --model` first.")
     from ..pipeline.training.scores import coco_rows
 
     if images is None:
@@ -70,7 +76,7 @@ def evaluate(
         from ..pipeline.evaluate import evaluate_dataset
         from ..store.dataset import Dataset
 
-        result = evaluate_dataset(Dataset.open(dataset), Path(gt), all_images=all_images)
+        result = evaluate_dataset(Dataset.open(dataset), Path(gt), all_images=all_images, boxes=boxes, listed=listed)
         rows = coco_rows({"": result})
     else:
         from ..pipeline.training.evaluate import evaluate_run

@@ -173,7 +173,7 @@ def curves(
 
 
 def convert(
-    kind: Annotated[str, typer.Argument(help="cityscapes, ctw1500 or textdet (MMOCR's JSON).")],
+    kind: Annotated[str, typer.Argument(help="cityscapes, ctw1500, textdet (MMOCR's JSON) or voc (boxes).")],
     source: Annotated[Path, typer.Argument(help="Folder that the data set was unpacked into.")],
     out: Annotated[Path, typer.Argument(help="COCO file to write.")],
 ) -> None:

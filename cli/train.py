@@ -21,6 +21,12 @@ Weights = Annotated[str, typer.Option(help="Backbone: registered name or file.")
 ValImages = Annotated[str | None, typer.Option(help="Folder to evaluate on.")]
 ValGt = Annotated[str | None, typer.Option(help="Its COCO annotations.")]
 Fraction = Annotated[float, typer.Option(min=0, max=100, help="Per cent of the images to train on.")]
+MaskFraction = Annotated[
+    float, typer.Option(min=0, max=100, help="Per cent of the annotations whose masks are learned from; classes all.")
+]
+MaskPerImage = Annotated[
+    bool, typer.Option("--mask-per-image", help="With --mask-fraction: draw images instead of annotations.")
+]
 Subset = Annotated[Path | None, typer.Option(help="JSON of indices into the images list: percent -> seed -> list.")]
 
 
@@ -88,13 +94,13 @@ def train(
         raise UserError("--refer is for --model unilseg: add it, or leave it out.")
     settings = load_training_config(model, preset, config, set_ or [])
     if show_config:
-        _show(settings)
+        show(settings)
         return
     if sum(one is not None for one in (dataset, gt, panoptic_gt, mattes)) != 1:
         raise UserError(
             "Train on one thing: --images with --gt (or --panoptic-gt, or --mattes), or a DATASET of pseudo-labels."
         )
-    _check_validation(val_images, val_gt)
+    check_validation(val_images, val_gt)
     from ..pipeline.training.job import Inputs, TrainingJob
 
     inputs = Inputs(
@@ -138,7 +144,7 @@ def pretrain(
     chosen = [] if assigner is None else [f"prompt.assigner={assigner}"]
     settings = load_pretraining_config(model, preset, config, [*(set_ or []), *chosen])
     if show_config:
-        _show(settings)
+        show(settings)
         return
     from ..pipeline.training.job import Inputs, TrainingJob
 
@@ -158,6 +164,8 @@ def finetune(
     val_gt: ValGt = None,
     fraction: Fraction = 100.0,
     subset: Subset = None,
+    mask_fraction: MaskFraction = 100.0,
+    mask_per_image: MaskPerImage = False,
     preset: TrainPreset = None,
     config: ConfigFile = None,
     set_: Overrides = None,
@@ -172,14 +180,15 @@ def finetune(
 
     Layers that depend on the classes begin anew; `transfer.json` in the new run lists what came over and what did not.
     """
-    _check_validation(val_images, val_gt)
+    check_validation(val_images, val_gt)
     start = Path(run).is_dir()
     if start:
         from ..store.run import Run
 
-        found = Run(Path(run)).read_card().model
+        before = Run(Path(run)).read_card().model
+        found = find_model(before).finetuned_as or before
         if model not in (None, found):
-            raise UserError(f"{run} is a run of {found}: leave --model out, or give a backbone's weights instead.")
+            raise UserError(f"{run} goes on as {found}: leave --model out, or give a backbone's weights instead.")
         model = found
     model = model or "knet"
     if find_model(model).recipe != "supervised":
@@ -196,6 +205,8 @@ def finetune(
         start=run if start else None,
         percent=fraction,
         indices=_indices(subset, fraction),
+        mask_percent=mask_fraction,
+        mask_per_image=mask_per_image,
     )
     job = TrainingJob("supervised", settings, inputs, out, resume)
 
@@ -214,11 +225,13 @@ def _use(out: Path) -> str:
     return f"saliency-prompt predict {out} PHOTOS --out predictions.json"
 
 
-def _show(settings: Section) -> None:
+def show(settings: Section) -> None:
+    """Print a configuration."""
     typer.echo(yaml.safe_dump(settings.model_dump(mode="json"), sort_keys=False), nl=False)
 
 
-def _check_validation(val_images: str | None, val_gt: str | None) -> None:
+def check_validation(val_images: str | None, val_gt: str | None) -> None:
+    """Raise UserError for images without annotations, and the other way round."""
     if (val_images is None) != (val_gt is None):
         raise UserError("Evaluation needs both --val-images and --val-gt: give the other one too.")
 

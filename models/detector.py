@@ -28,7 +28,7 @@ class Targets:
 
     masks uint8 [M, H, W] of the padded batch; labels int64 [M]; boxes XYXY [M, 4] with exclusive ends, in pixels of
     the batch; weights fp32 [M]: a pseudo-label's score, else 1. has_mask bool [M]: whose mask may be learned from, None
-    where all may; a model that cannot do without refuses.
+    where all may; a model that cannot do without refuses. vectors fp32 [M, D]: what each may learn to be like.
     """
 
     masks: Tensor
@@ -36,6 +36,7 @@ class Targets:
     boxes: Tensor
     weights: Tensor
     has_mask: Tensor | None = None
+    vectors: Tensor | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 from ..schemas.errors import UserError
 from ..schemas.training.contrastmask import MaskRCNNTraining
+from ..schemas.training.freesolo import FreeSoloTraining
 from ..schemas.training.knet import KNetPretraining, KNetTraining
 from ..schemas.training.mask2former import Mask2FormerPretraining, Mask2FormerTraining
 from ..schemas.training.queryinst import QueryInstPretraining, QueryInstTraining
@@ -105,6 +106,13 @@ def _matting(config: SupervisedConfig, backbone: Backbone, num_classes: int) -> 
     return build_matting(backbone, num_classes, config.model, matting=config.model.matting)
 
 
+def _freesolo(config: SupervisedConfig, backbone: Backbone, num_classes: int) -> Detector:
+    from .solo.build import build_free
+
+    assert isinstance(config, FreeSoloTraining)
+    return build_free(backbone, num_classes, config.model, config.weak)
+
+
 Builder = Callable[[SupervisedConfig, Backbone, int], Detector]
 DETECTORS: dict[str, Builder] = {
     "knet": _knet,
@@ -119,6 +127,7 @@ DETECTORS: dict[str, Builder] = {
     "solov2-light": _solo,
     "solov2-panoptic": _panoptic,
     "solov2-matting": _matting,
+    "freesolo": _freesolo,
 }
 
 

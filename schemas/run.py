@@ -52,6 +52,8 @@ class RunCard(BaseModel):
     images: int = 0
     data: str = ""
     percent: float = 100.0
+    mask_percent: float = 100.0
+    mask_per_image: bool = False
     pretrained: str | None = None
     sessions: tuple[Session, ...] = ()
     last: dict[str, float] = {}
@@ -73,6 +75,8 @@ _IDENTITY = {
     "images": "the number of images",
     "data": "the data",
     "percent": "the share of the images",
+    "mask_percent": "the share of the masks",
+    "mask_per_image": "how masks are drawn",
 }
 
 

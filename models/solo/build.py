@@ -2,8 +2,10 @@
 
 from dataclasses import fields
 
+from ...schemas.training.freesolo import FreeSoloConfig, WeakLossConfig
 from ...schemas.training.solo import MattingConfig, PanopticConfig, SoloConfig
 from ..backbones.base import Backbone
+from .free import FreeSolo, WeakLoss
 from .matting import MattingSolo
 from .model import Solo
 from .options import Options
@@ -13,6 +15,20 @@ from .panoptic import PanopticSolo
 def build(backbone: Backbone, num_classes: int, config: SoloConfig) -> Solo:
     """A model with fresh parameters beside the backbone's. Raises UserError where the backbone does not fit."""
     return Solo(backbone, num_classes, options_of(config))
+
+
+def build_free(backbone: Backbone, num_classes: int, config: FreeSoloConfig, weak: WeakLossConfig) -> FreeSolo:
+    """`build` with weak losses and an embedding."""
+    loss = WeakLoss(
+        masks=weak.masks,
+        average=weak.average,
+        maximum=weak.maximum,
+        pairwise=weak.pairwise,
+        similar=weak.similar,
+        reduction=weak.reduction,
+        embedding=weak.embedding,
+    )
+    return FreeSolo(backbone, num_classes, options_of(config), loss)
 
 
 def build_panoptic(

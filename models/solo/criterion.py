@@ -5,7 +5,7 @@ h w cells of a mask.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -38,7 +38,7 @@ def assign(targets: Sequence[Targets], options: Options, size: tuple[int, int]) 
     """Targets of all levels of all images of a batch, whose padded size is given; image by image."""
     found = []
     for image, target in enumerate(targets):
-        places = find_places(target.masks, target.boxes)
+        places = find_places(target.masks, target.boxes, target.has_mask)
         for number, (grid, scales) in enumerate(zip(options.grids, options.scales, strict=True)):
             cells = assign_cells(places, grid, scales, size, center=options.center, collision=options.collision)
             found.append(Assigned(number, image, cells))
@@ -55,15 +55,33 @@ def solo_losses(
     """Weighted losses "class" and "mask" of a batch whose padded size is (height, width).
 
     Both are divided by the number of cells with an object, in all levels and images; the classes by one more. An
-    object's weight is that of its cells' losses.
+    object's weight is that of its cells' losses. Cells of objects without a mask (`Targets.has_mask`) learn the class
+    alone, and do not count for the masks.
     """
     assigned = assign(targets, head.options, size)
-    positive = sum((one.cells.owners >= 0).sum() for one in assigned)
-    count = torch.as_tensor(positive, device=levels[0].classes.device).float()
+    count = count_cells(assigned, levels[0].classes.device)
+    known = [with_masks(one, targets[one.image]) for one in assigned]
+    masked = count_cells(known, count.device)
     return {
         "class": head.options.class_weight * class_loss(levels, targets, assigned) / average(count + 1),
-        "mask": mask_loss(head, levels, targets, assigned, size) / average(count),
+        "mask": mask_loss(head, levels, targets, known, size) / average(masked),
     }
+
+
+def count_cells(assigned: Sequence[Assigned], device: torch.device) -> Tensor:
+    """Cells that have an object, in all levels and images."""
+    positive = sum((one.cells.owners >= 0).sum() for one in assigned)
+    return torch.as_tensor(positive, device=device).float()
+
+
+def with_masks(one: Assigned, target: Targets) -> Assigned:
+    """The same without cells of objects whose mask is not known."""
+    if target.has_mask is None:
+        return one
+    cells, known = one.cells, torch.cat([target.has_mask, target.has_mask.new_zeros(1)])
+    owners = torch.where(known[cells.owners], cells.owners, -1)  # -1 is the last, which is not known
+    kept = known[cells.objects]
+    return replace(one, cells=Cells(owners, cells.cells[kept], cells.objects[kept]))
 
 
 def class_loss(levels: Sequence[Level], targets: Sequence[Targets], assigned: Sequence[Assigned]) -> Tensor:
@@ -100,7 +118,7 @@ def mask_loss(
         stride = size[0] // level.size[0]
         if (one.image, stride) not in shrunk:
             shrunk[one.image, stride] = mask_targets(target.masks, stride, outlines=options.contours)
-        for cells, objects in _chunks(one.cells):
+        for cells, objects in chunks(one.cells):
             pairs = (head, level, one, cells, shrunk[one.image, stride][objects])
             few = len(one.cells.cells) <= CHUNK
             losses_P = pair_losses(*pairs) if few else checkpoint(pair_losses, *pairs, use_reentrant=False)
@@ -142,7 +160,7 @@ def focal(logits_Phw: Tensor, wanted_Phw: Tensor) -> Tensor:
 MASK_LOSSES: dict[str, MaskLoss] = {"dice": dice, "bce": cross_entropy, "focal": focal}
 
 
-def _chunks(cells: Cells) -> Iterator[tuple[Tensor, Tensor]]:
+def chunks(cells: Cells) -> Iterator[tuple[Tensor, Tensor]]:
     """The pairs of cells and objects, `CHUNK` at a time."""
     for start in range(0, len(cells.cells), CHUNK):
         yield cells.cells[start : start + CHUNK], cells.objects[start : start + CHUNK]

@@ -123,7 +123,8 @@ class DynamicHead(Head):
         for one, grid in zip(level_maps(pyramid), self.options.grids, strict=True):
             kernels = self.kernels(self.kernel_tower(self._kernel_input(one, grid)))
             feature = self.feature(one) if unified is None else unified
-            levels.append(Level(self.class_logits(one, grid), (feature,), kernels))
+            classes, vectors = self.classes_and_vectors(one, grid)
+            levels.append(Level(classes, (feature,), kernels, vectors))
         return levels
 
     def logits(self, level: Level, number: int, image: int, cells: Tensor) -> Tensor:  # noqa: ARG002

@@ -19,11 +19,15 @@ SAMPLES = 4  # along a side of a cell, of the alignment "region"
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Level:
-    """One grid's answer: class logits [B, K, S, S], what masks are made from, and each cell's kernel [B, D, S, S]."""
+    """One grid's answer: class logits [B, K, S, S], what masks are made from, and each cell's kernel [B, D, S, S].
+
+    vectors [B, E, S, S]: what a model with an embedding branch says of each cell.
+    """
 
     classes: Tensor
     maps: tuple[Tensor, ...]
     kernels: Tensor | None = None
+    vectors: Tensor | None = None
 
     @property
     def size(self) -> tuple[int, int]:
@@ -41,6 +45,7 @@ class Head(nn.Module):
             options.channels, options.width, options.depth, groups=options.groups, deform=options.deform
         )
         self.classes = output(options.width, num_classes, kernel=3, bias=PRIOR_BIAS)
+        self.embedding = output(options.width, options.embedding, kernel=3) if options.embedding else None
 
     def forward(self, pyramid: Sequence[Tensor]) -> list[Level]:
         """The levels, of P2 to P6 or of the single map."""
@@ -56,9 +61,12 @@ class Head(nn.Module):
 
     def class_logits(self, map_BCHW: Tensor, grid: int) -> Tensor:
         """Of the category branch: the map is aligned with the grid before the first layer (thesis, section 3.3.3)."""
-        aligned = align(map_BCHW, grid, self.options.align)
-        logits: Tensor = self.classes(self.class_tower(aligned))
-        return logits
+        return self.classes_and_vectors(map_BCHW, grid)[0]
+
+    def classes_and_vectors(self, map_BCHW: Tensor, grid: int) -> tuple[Tensor, Tensor | None]:
+        """`class_logits`, and what the embedding branch, if there is one, makes of the same tower (section 6.2.3)."""
+        tower = self.class_tower(align(map_BCHW, grid, self.options.align))
+        return self.classes(tower), None if self.embedding is None else self.embedding(tower)
 
 
 class SoloHead(Head):

@@ -83,12 +83,14 @@ def find_instances(head: Head, levels: Sequence[Level], image: int, limits: Limi
     wanted = (scores_N > 0) & (scores_N >= max(options.min_score, limits.min_score))
     order = order[wanted][: limits.most]
     kept = kept[order]
+    vectors = [level.vectors[image].flatten(1).T for level in levels if level.vectors is not None]
     starts = torch.tensor([0, *(grid * grid for grid in options.grids)], device=kept.device).cumsum(0)
     return Found(
         maps=_gather(maps, candidates.levels[kept], rows_N[kept]),
         scores=scores_N[wanted][: limits.most],
         labels=candidates.labels[kept],
         sources=starts[candidates.levels[kept]] + candidates.cells[kept],
+        vectors=_gather(vectors, candidates.levels[kept], candidates.cells[kept]).float() if vectors else None,
     )
 
 

@@ -4,6 +4,7 @@ Shape legend: B images, C channels, H W pixels of the padded batch.
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 
 import torch
 import torch.nn.functional as F
@@ -109,7 +110,7 @@ class Solo(Detector):
     @staticmethod
     def pad(found: Found, images_B3HW: Tensor) -> Found:
         """The same on maps of the whole batch's size."""
-        return Found(Solo.pad_maps(found.maps, images_B3HW), found.scores, found.labels, found.sources)
+        return replace(found, maps=Solo.pad_maps(found.maps, images_B3HW))
 
     @staticmethod
     def pad_maps(maps_nhw: Tensor, images_B3HW: Tensor) -> Tensor:

@@ -31,6 +31,7 @@ class Options:
     feature_groups: int = 32
     deform: Literal["none", "last", "all"] = "none"
     deform_backbone: bool = False
+    embedding: int = 0  # channels of each cell's vector; 0 is none
 
     grids: tuple[int, ...] = (40, 36, 24, 16, 12)
     ranges: Ranges = ((1, 96), (48, 192), (96, 384), (192, 768), (384, 2048))

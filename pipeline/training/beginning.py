@@ -10,6 +10,7 @@ from torch import Tensor
 from ...models.detector import Detector
 from ...schemas.errors import UserError
 from ...schemas.run import RunCard
+from ...schemas.training.registry import find_model
 from ...schemas.training.sections import SupervisedConfig
 from ...stages.backbone import LoadedBackbone, load_backbone
 from ...stages.device import resolve_precision
@@ -79,8 +80,9 @@ def begin(
         return Beginning(resolved(config, backbone, device), backbone, None, {})
     before, state = read_state(Path(inputs.start))
     model = config.model.host
-    if before.model not in (model, parent):
-        raise UserError(f"{inputs.start} is a run of {before.model}: give --model {before.model}, or its backbone.")
+    goes_on_as = find_model(before.model).finetuned_as or before.model
+    if before.model not in (model, parent) and goes_on_as != model:
+        raise UserError(f"{inputs.start} is a run of {before.model}: give --model {goes_on_as}, or its backbone.")
     config = _same_shape(config, before, _NOT_SHAPE if before.model == model else _NOT_SHAPE | fresh)
     backbone = load_backbone("random", arch=before.arch, stride_in_1x1=config.model.stride_in_1x1)
     return Beginning(resolved(config, backbone, device), backbone, before, state)
@@ -105,5 +107,5 @@ def _same_shape(config: SupervisedConfig, before: RunCard, apart: set[str] | fro
     """With the model's own settings as they were before, but those `apart`."""
     kind = type(config.model)
     old = {name: v for name, v in before.config["model"].items() if name in kind.model_fields and name != "host"}
-    same = {name: value for name, value in kind.model_validate(old) if name not in apart}
+    same = {n: v for n, v in kind.model_validate({**old, "host": config.model.host}) if n not in apart}
     return config.model_copy(update={"model": config.model.model_copy(update=same)})

@@ -35,6 +35,7 @@ class Inputs:
     base: whose masks are learned from, others having boxes alone; pseudo: a data set of masks for these. panoptic_gt
     and mattes: what panoptic and matting models learn of `images`. val_images and val_gt: what is evaluated on.
     weights: a backbone, start: a run to begin from. percent or indices: which of the annotated images.
+    mask_percent: how many of their masks are learned from, drawn over annotations, or with mask_per_image over images.
     """
 
     photos: str | None = None
@@ -52,6 +53,8 @@ class Inputs:
     start: str | None = None
     percent: float = 100.0
     indices: tuple[int, ...] | None = None
+    mask_percent: float = 100.0
+    mask_per_image: bool = False
 
     def absolute(self) -> "Inputs":
         """The same from any folder and process; URLs and names that are no paths stay."""

@@ -8,6 +8,7 @@ from typing import Any
 from ...schemas.errors import UserError
 from ...schemas.run import RunCard
 from ...schemas.training.densecl import DenseCLConfig
+from ...schemas.training.freesolo import FreeSoloTraining
 from ...schemas.training.sections import PromptedConfig, SupervisedConfig
 from ...stages.backbone import load_backbone
 from ...stages.device import resolve_precision
@@ -16,6 +17,7 @@ from ...stages.instances.labelled import CocoInstances
 from ...stages.instances.reader import PseudoLabelDataset
 from ...stages.repeat_factors import Floats, repeat_factors
 from ...stages.training.fit import Place
+from ...store.dataset import Dataset
 from ...store.run import Run
 from ..sources import open_source
 from .beginning import Beginning, Documents, begin, load_weights, resolved
@@ -85,8 +87,9 @@ def prepare_supervised(job: TrainingJob, place: Place) -> Prepared:
     """Training on annotations, or class-agnostic on a data set of pseudo-labels; from a backbone or from a run.
 
     From a run, everything comes over but the layers whose shape or meaning depends on the classes; `transfer.json` says
-    by name what did. A part of the images is listed in `subset.json`. With `base` masks of other classes are not
-    learned from; with `pseudo` a data set's masks take the place of those that are not there.
+    by name what did. A part of the images is listed in `subset.json`, a part of the masks in `masks.json`. With `base`
+    masks of other classes are not learned from; with `pseudo` a data set's masks take the place of those that are not
+    there.
     """
     from ...stages.recipes.supervised import Supervised
 
@@ -117,12 +120,16 @@ def prepare_supervised(job: TrainingJob, place: Place) -> Prepared:
             data=annotated.sha256,
             images=len(annotated),
             percent=inputs.percent,
+            mask_percent=inputs.mask_percent,
+            mask_per_image=inputs.mask_per_image,
             source=inputs.gt or "",
             **partial,
             **beginning.about(),
         )
         if annotated.chosen is not None:
             documents.append(("subset.json", {f"{inputs.percent}": {"1": annotated.chosen}}))
+        if annotated.masks_chosen is not None:
+            documents.append(("masks.json", {f"{inputs.mask_percent}": {"1": annotated.masks_chosen}}))
         if config.data.repeat_threshold:
             factors = repeat_factors(annotated.labels, config.data.repeat_threshold)
     host, moved = beginning.build(classes)
@@ -140,6 +147,51 @@ def prepare_unilseg(job: TrainingJob, place: Place) -> Prepared:
     return prepare(job, place)
 
 
+def prepare_freesolo(job: TrainingJob, place: Place) -> Prepared:
+    """FreeSOLO on a data set of masks without classes, from a backbone."""
+    from ...models.solo.free import FreeSolo
+    from ...stages.recipes.freesolo import FreeSoloRecipe
+
+    config, inputs = job.config, job.inputs
+    assert isinstance(config, FreeSoloTraining)
+    backbone = load_weights(inputs.weights, config)
+    config = resolved(config, backbone, place.device)
+    assert isinstance(config, FreeSoloTraining)
+    source = embedding_source(config, made_by(inputs.dataset))
+    vectors = {"stored": "seed", "predicted": "query"}.get(source)
+    data = _pseudo_labels(job, config, () if vectors is None else (vectors,))
+    teacher = None if source != "pool" else load_weights(inputs.weights, config).module
+    card = RunCard(
+        recipe=job.recipe,
+        num_classes=1,
+        data=data.root_hash or "",
+        images=len(data),
+        source=inputs.dataset or "",
+        **Beginning(config, backbone, None, {}).about(),
+    )
+    host = build_model(config, backbone.module, 1)
+    assert isinstance(host, FreeSolo)
+    recipe = FreeSoloRecipe(host, config, data, vectors=vectors, teacher=teacher)
+    judge = None
+    if inputs.val_images is not None and inputs.val_gt is not None:
+        judge = Judge(config, (1,), inputs.val_images, inputs.val_gt)
+    return Prepared(recipe, config, card, judge)
+
+
+def made_by(url: str | None) -> str:
+    """The producer of a data set."""
+    if url is None:
+        raise UserError("FreeSOLO trains on a data set of masks: give DATASET, such as `generate` makes.")
+    return Dataset.open(url).card.producer
+
+
+def embedding_source(config: FreeSoloTraining, producer: str) -> str:
+    """What the embedding learns: "stored" seeds, "pool" or "predicted" vectors on labels of a model, or "off"."""
+    if not config.model.embedding or not config.weak.embedding:
+        return "off"
+    return "stored" if producer == "saliency" else config.weak.round1_embedding
+
+
 RECIPES: dict[str, Callable[[TrainingJob, Place], Prepared]] = {
     "densecl": prepare_densecl,
     "saliency-prompt": prepare_saliency_prompt,
@@ -147,6 +199,7 @@ RECIPES: dict[str, Callable[[TrainingJob, Place], Prepared]] = {
     "unilseg": prepare_unilseg,
     "panoptic": prepare_panoptic,
     "matting": prepare_matting,
+    "freesolo": prepare_freesolo,
 }
 
 
@@ -196,6 +249,8 @@ def _annotated(job: TrainingJob, config: SupervisedConfig) -> tuple[CocoInstance
         max_pixels=settings.max_pixels,
         indices=inputs.indices,
         percent=inputs.percent,
+        mask_percent=inputs.mask_percent,
+        mask_per_image=inputs.mask_per_image,
         boxes_alone=True,
         masked=None if split is None else split.base,
         pseudo=pseudo,

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from ..errors import UserError
 from ..load import load_settings
-from . import contrastmask, knet, mask2former, queryinst, solo
+from . import contrastmask, freesolo, knet, mask2former, queryinst, solo
 from .sections import Preset, PromptedConfig, SupervisedConfig
 
 
@@ -14,6 +14,7 @@ class ModelSpec:
     """A model: `training` configures it on labels, `pretraining` with prompts where it takes them.
 
     `recipe` trains it; with `boxes_alone` it learns from objects without a mask, too.
+    `finetuned_as` names the model that a run of it goes on as, where that is another one.
     """
 
     words: str
@@ -23,6 +24,7 @@ class ModelSpec:
     pretrain_presets: Mapping[str, Preset] | None = None
     recipe: str = "supervised"
     boxes_alone: bool = False
+    finetuned_as: str | None = None
 
 
 MODELS: dict[str, ModelSpec] = {
@@ -79,6 +81,13 @@ MODELS |= {
         recipe="matting",
     ),
 }
+MODELS["freesolo"] = ModelSpec(
+    "FreeSOLO: SOLOv2 on coarse masks, without classes (Wang et al., CVPR 2022)",
+    freesolo.FreeSoloTraining,
+    freesolo.FREESOLO_PRESETS,
+    recipe="freesolo",
+    finetuned_as="solov2",
+)
 DEFAULT_PRESETS = ("default", "sp-coco", "tiny")  # the first that a model has
 
 

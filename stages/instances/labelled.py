@@ -43,7 +43,8 @@ class CocoInstances(Dataset[Sample]):
 
     With `boxes_alone` an annotation may have a box and no mask, and only masks of the labels `masked` may be learned
     from (None: all): other objects have `has_mask` false. `pseudo` gives an image's pseudo-masks and their scores, of
-    which those objects get one that fits their box.
+    which those objects get one that fits their box. With `mask_percent` only the masks of so many of all annotations
+    may be learned from, with `mask_per_image` those of so many images; `masks_chosen` are those, None for all.
     """
 
     def __init__(
@@ -59,6 +60,8 @@ class CocoInstances(Dataset[Sample]):
         boxes_alone: bool = False,
         masked: Collection[int] | None = None,
         pseudo: Callable[[str], tuple[list[dict[str, Any]], list[float]]] | None = None,
+        mask_percent: float = 100.0,
+        mask_per_image: bool = False,
         max_pixels: int = 100_000_000,
     ) -> None:
         found, self.categories = read_annotations(Path(gt), boxes_alone=boxes_alone)
@@ -98,6 +101,9 @@ class CocoInstances(Dataset[Sample]):
                 self._items.append(Labelled(name, one.image_id, one, labels, weights, boxes))
         if not self._items:
             raise UserError(f"No image of {gt} has an object to train on: give a file with annotations.")
+        self.masks_chosen = None
+        if mask_percent < 100:
+            self.masks_chosen = limit_masks(self._items, mask_percent, per_image=mask_per_image)
         self._folder, self._size, self._max_pixels = folder.rstrip("/"), size, max_pixels
         self._keep_ratio = keep_ratio
         self._refs = self.refs()
@@ -155,11 +161,27 @@ def category_names(gt: Path, categories: Sequence[int]) -> list[str]:
     return [names.get(category, str(category)) for category in categories]
 
 
-def choose_subset(count: int, percent: float, seed: int = 1) -> list[int]:
+def limit_masks(items: Sequence[Labelled], percent: float, *, per_image: bool) -> list[int]:
+    """Leave a mask to so many annotations (or those of so many images), and say to which, counted in order."""
+    owners = [(item, place) for item in items for place in range(len(item.labels))]
+    if per_image:
+        chosen = {id(items[i]) for i in choose_subset(len(items), percent, option="--mask-fraction")}
+        drawn = [number for number, (item, _) in enumerate(owners) if id(item) in chosen]
+    else:
+        drawn = choose_subset(len(owners), percent, what="masks", option="--mask-fraction")
+    kept = set(drawn)
+    for number, (item, place) in enumerate(owners):
+        item.annotated.has_mask[place] &= number in kept
+    return drawn
+
+
+def choose_subset(
+    count: int, percent: float, seed: int = 1, *, what: str = "images", option: str = "--fraction"
+) -> list[int]:
     """floor(count * percent / 100) indices without replacement, sorted; numpy's generator of this seed."""
     size = int(count * percent / 100)
     if size < 1:
-        raise UserError(f"{percent:g} % of {count} images is none: raise --fraction.")
+        raise UserError(f"{percent:g} % of {count} {what} is none: raise {option}.")
     return sorted(np.random.default_rng(seed).choice(count, size, replace=False).tolist())
 
 

@@ -1,11 +1,12 @@
 """What recipes of models that find instances share: batches, parameters, rates."""
 
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 
 from ...models.detector import Detector
 from ...schemas.training.sections import SupervisedConfig
@@ -14,7 +15,7 @@ from ..training.recipe import Loop, ParamGroup, Part, Recipe, Schedule
 from ..training.schedules import cosine, poly, steps, warmup
 from .augment import Augmented, Samples
 from .order import TrainingOrder, epoch_steps
-from .samples import Batch, collate
+from .samples import Batch, Sample, collate
 
 STEM = ("conv1", "bn1", "layer1")
 PREFIX = "host."  # of the detector's tensors in checkpoints
@@ -66,14 +67,22 @@ class InstanceRecipe(Recipe[Batch]):
             self._factors_I,
         )
         return DataLoader(
-            Augmented(self._data, data, self.loop.seed),  # type: ignore[arg-type]
+            self.samples(),  # type: ignore[arg-type]
             batch_sampler=order,
             num_workers=data.workers,
-            collate_fn=partial(collate, multiple=self.host.multiple),
+            collate_fn=self.collate(),
             pin_memory=part.on_gpu,
             generator=torch.Generator(),
             multiprocessing_context="fork" if data.workers else None,
         )
+
+    def samples(self) -> Dataset[Sample]:
+        """What a batch is made of; the index is (place, turn)."""
+        return Augmented(self._data, self.config.data, self.loop.seed)
+
+    def collate(self) -> Callable[[Sequence[Sample]], Batch]:
+        """From samples to a batch."""
+        return partial(collate, multiple=self.host.multiple)
 
     def train(self, mode: bool = True) -> "InstanceRecipe":
         """Norms of the backbone use running statistics always."""

@@ -11,6 +11,7 @@ from pycocotools import mask as coco_mask
 from commands import complains, run
 from corpus import write_scenes
 from saliency_prompt.store.dataset import Dataset
+from training_runs import small_weights
 
 pytestmark = pytest.mark.slow
 DENSECL = ["photos.side=48", "augment.size=64", "model.queue=16", "train.precision=fp32"]
@@ -116,3 +117,28 @@ def test_mistakes_of_labelling_with_a_model(tmp_path: Path) -> None:
     assert "Name the photographs" in complains("generate", "--out", tmp_path / "data")
     assert "not a data set" in complains("generate", "--from", tmp_path, "--out", tmp_path / "data")
     assert not (tmp_path / "data" / "dataset.json").exists()
+
+
+def test_freesolo_from_free_masks_to_few_labels(tmp_path: Path) -> None:
+    photos, out = tmp_path / "photos", tmp_path / "out"
+    gt = write_scenes(photos, 6)
+    weights = small_weights()
+    free = [*LABELS, "filters.keep_best=true"]
+    run("generate", photos, "--out", out / "free", "--weights", weights, *settings(free))
+    small = ["data.short_side=64", "data.long_side=96", "data.workers=0", "trainer.precision=fp32"]
+    small += ["trainer.max_epochs=1", "model.class_score=0.001", "model.min_score=0.0"]
+    command = ["freesolo", out / "free", "--preset", "tiny", "--weights", weights, "--rounds", "2", "--min-score", "0"]
+    command += ["--out", out / "work", "--device", "cpu", *settings(small)]
+    said = run(*command, "--images", photos).stdout
+    assert "round 1:" in said
+    assert f"generate PHOTOS --model {out / 'work' / 'round-1'}" in said
+    assert run(*command, "--images", photos).stdout == said  # all is there: the same root hashes
+    parent = json.loads(run("status", out / "work" / "labels-1", "--json").stdout)["parent"]
+    assert parent == json.loads(run("status", out / "work" / "labels-0", "--json").stdout)["root_hash"]
+    assert "made from" in run("status", out / "work" / "labels-0").stdout
+
+    tune = ["finetune", out / "work" / "round-1", "--images", photos, "--gt", gt, "--preset", "tiny"]
+    tune += ["--mask-fraction", "50", "--out", out / "tuned", "--device", "cpu", *settings(small[:5])]
+    said = run(*tune).stdout
+    assert "2 began anew" in said
+    assert "AP" in run("evaluate", out / "work" / "labels-1", "--gt", gt, "--boxes").stdout
