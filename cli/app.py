@@ -16,8 +16,10 @@ from . import (
     dataset,
     demo,
     densecl,
+    derive,
     evaluate,
     explore,
+    export,
     generate,
     models,
     operate,
@@ -38,6 +40,7 @@ app = typer.Typer(
 app.command()(generate.generate)
 app.command()(annotate.annotate)
 app.command()(annotate.score)
+app.command("import-masks")(generate.import_masks)
 app.command()(plan.plan)
 app.command()(operate.status)
 app.command()(operate.drain)
@@ -46,12 +49,14 @@ app.command()(dataset.gc)
 app.command()(dataset.show)
 app.command()(report.report)
 app.command()(explore.explore)
-app.add_typer(dataset.export_app, name="export")
+app.add_typer(export.app, name="export")
+app.add_typer(derive.app, name="dataset")
 app.command()(evaluate.evaluate)
 app.command()(train.train)
 app.command()(train.pretrain)
 app.command()(train.finetune)
 app.command()(models.models)
+app.command("import")(models.import_)
 app.command()(models.predict)
 app.command()(models.kernels)
 app.command()(models.curves)

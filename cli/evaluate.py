@@ -6,7 +6,8 @@ from typing import Annotated
 
 import typer
 
-from .options import Device
+from ..schemas.errors import UserError
+from .options import Device, LongSide, ShortSide, Threshold
 from .referring import judge_task
 
 
@@ -30,6 +31,9 @@ def evaluate(
     annotations: Annotated[str | None, typer.Option(help="Of rvos: folder of the annotated frames.")] = None,
     submission: Annotated[str | None, typer.Option(help="Of rvos: folder to write masks for the server to.")] = None,
     split: Annotated[str, typer.Option(help="Of ris: the split of the references.")] = "",
+    short_side: ShortSide = None,
+    long_side: LongSide = None,
+    threshold: Threshold = None,
     device: Device = "auto",
 ) -> None:
     """Compare masks and boxes with ground truth: all categories as one (useCats = 0); of a run by category as well.
@@ -44,6 +48,8 @@ def evaluate(
     from rich.table import Table
 
     if images is None:
+        if (short_side, long_side, threshold) != (None, None, None):
+            raise UserError("Sides and threshold are of a model that is run: give --images, or leave them out.")
         from ..pipeline.evaluate import evaluate_dataset
         from ..store.dataset import Dataset
 
@@ -51,9 +57,11 @@ def evaluate(
         parts = {"": result}
     else:
         from ..pipeline.training.evaluate import evaluate_run
+        from ..pipeline.training.find import Conditions
         from ..stages.device import resolve_device
 
-        parts = result = evaluate_run(Path(dataset), images, gt, resolve_device(device)).report
+        conditions = Conditions(short_side, long_side, threshold)
+        parts = result = evaluate_run(Path(dataset), images, gt, resolve_device(device), conditions).report
     if json_ is not None:
         Path(json_).write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
     table = Table("", *next(iter(parts.values()))["segm"])

@@ -83,7 +83,10 @@ def upgrade_card(old: Mapping[str, Any]) -> dict[str, Any]:
             "last": {name: value for name, value in old.get("last", {}).items() if name not in ("step", "epoch")},
         }
     recipe = {"pretrain": "saliency-prompt", "finetune": "supervised"}[old["kind"]]
-    return {**old, "recipe": recipe, "model": old["config"]["model"]["host"], "data": old.get("dataset") or ""}
+    model = old["config"]["model"]
+    config = {**old["config"], "model": {"norm_groups": min(32, model["channels"] // 4), **model}}
+    data = old.get("dataset") or ""
+    return {**old, "recipe": recipe, "model": model["host"], "config": config, "data": data}
 
 
 def differences(old: RunCard, new: RunCard) -> list[str]:

@@ -1,4 +1,4 @@
-"""The losses of the family: focal loss of classes; of masks Dice, cross-entropy or focal loss (SOLO, section 3.3.2).
+"""The losses of the family: focal loss of classes; of masks Dice, cross-entropy or focal loss (thesis, Eq. 3.1-3.4).
 
 Shape legend: B images, M objects of an image, K classes, S cells along a side of a grid, P pairs of cell and object,
 h w cells of a mask.
@@ -18,7 +18,7 @@ from .head import Head, Level
 from .options import Options
 from .targets import Cells, assign_cells, contours, find_places, shrink, shrink_lines
 
-MASK_WEIGHTS = {"dice": 3.0, "bce": 10.0, "focal": 20.0}  # of the paper's comparison of losses (Table 5)
+MASK_WEIGHTS = {"dice": 3.0, "bce": 10.0, "focal": 20.0}  # of the comparison of losses (thesis, section 3.3.3)
 POSITIVE_WEIGHT = 2.0  # of a mask's own pixels in the cross-entropy
 CHUNK = 256  # masks whose maps are held at once; those of more are computed twice
 
@@ -90,7 +90,6 @@ def mask_loss(
 ) -> Tensor:
     """Weighted losses of the masks of all pairs, summed."""
     options = head.options
-    one_by_one = MASK_LOSSES[options.mask_loss]
     # every process needs a gradient for every parameter, also where no cell has an object
     total = 0 * torch.stack([p.float().sum() for p in head.parameters() if p.requires_grad]).sum()
     shrunk: dict[tuple[int, int], Tensor] = {}
@@ -102,20 +101,18 @@ def mask_loss(
         if (one.image, stride) not in shrunk:
             shrunk[one.image, stride] = mask_targets(target.masks, stride, outlines=options.contours)
         for cells, objects in _chunks(one.cells):
-
-            def compute(
-                level: Level = level,
-                one: Assigned = one,
-                cells: Tensor = cells,
-                wanted: Tensor = shrunk[one.image, stride][objects],
-            ) -> Tensor:
-                logits = head.logits(level, one.number, one.image, cells).float()
-                return one_by_one(logits, wanted.float())
-
-            losses_P = compute() if len(one.cells.cells) <= CHUNK else checkpoint(compute, use_reentrant=False)
+            pairs = (head, level, one, cells, shrunk[one.image, stride][objects])
+            few = len(one.cells.cells) <= CHUNK
+            losses_P = pair_losses(*pairs) if few else checkpoint(pair_losses, *pairs, use_reentrant=False)
             total = total + (losses_P * target.weights[objects].float()).sum()
     weight = MASK_WEIGHTS[options.mask_loss] if options.mask_weight is None else options.mask_weight
     return weight * total
+
+
+def pair_losses(head: Head, level: Level, one: Assigned, cells: Tensor, wanted_Phw: Tensor) -> Tensor:
+    """The loss of each mask [P] of some cells."""
+    logits_Phw = head.logits(level, one.number, one.image, cells).float()
+    return MASK_LOSSES[head.options.mask_loss](logits_Phw, wanted_Phw.float())
 
 
 def mask_targets(masks_MHW: Tensor, stride: int, *, outlines: bool) -> Tensor:
@@ -126,7 +123,7 @@ def mask_targets(masks_MHW: Tensor, stride: int, *, outlines: bool) -> Tensor:
 
 
 def dice(logits_Phw: Tensor, wanted_Phw: Tensor) -> Tensor:
-    """`losses.dice_loss` of each mask (Eq. 3-4)."""
+    """`losses.dice_loss` of each mask (thesis, Eq. 3.4)."""
     return dice_distance(logits_Phw.flatten(1).sigmoid(), wanted_Phw.flatten(1))
 
 

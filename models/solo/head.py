@@ -1,4 +1,4 @@
-"""Heads whose kernels are learned: SOLO (section 3) and Decoupled SOLO (section 3.5).
+"""Heads whose kernels are learned: SOLO and Decoupled SOLO (thesis, chapter 3).
 
 Shape legend: B images, C channels, K classes, S cells along a side of a level's grid, N chosen cells, h w cells of a
 map of masks.
@@ -55,7 +55,7 @@ class Head(nn.Module):
         return resize(self.logits(level, number, image, cells)[None].sigmoid(), size)[0]
 
     def class_logits(self, map_BCHW: Tensor, grid: int) -> Tensor:
-        """Of the category branch: the map is aligned with the grid before the first layer (section 3.3.1)."""
+        """Of the category branch: the map is aligned with the grid before the first layer (thesis, section 3.3.3)."""
         aligned = align(map_BCHW, grid, self.options.align)
         logits: Tensor = self.classes(self.class_tower(aligned))
         return logits
@@ -84,7 +84,7 @@ class SoloHead(Head):
 
 
 class DecoupledHead(Head):
-    """Decoupled SOLO: a channel for every column and one for every row; a mask is the product of two (Eq. 5)."""
+    """Decoupled SOLO: a channel for every column and every row; a mask is a product of two (thesis, Eq. 3.5)."""
 
     def __init__(self, num_classes: int, options: Options) -> None:
         super().__init__(num_classes, options)
@@ -167,7 +167,7 @@ def _some_channels(conv: nn.Module, map_CHW: Tensor, channels: Tensor) -> Tensor
     """What a convolution gives in these channels: [N, H, W]."""
     assert isinstance(conv, nn.Conv2d)
     assert conv.bias is not None
-    return F.conv2d(map_CHW, conv.weight[channels], conv.bias[channels], padding=conv.padding)
+    return F.conv2d(map_CHW[None], conv.weight[channels], conv.bias[channels], padding=conv.padding)[0]
 
 
 def _size(map_BCHW: Tensor) -> tuple[int, int]:

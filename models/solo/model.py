@@ -1,4 +1,4 @@
-"""SOLO, Decoupled SOLO and SOLOv2 as detectors: backbone, pyramid, head.
+"""SOLO, Decoupled SOLO and SOLOv2 as detectors: backbone, pyramid, head (thesis, chapters 3 and 4).
 
 Shape legend: B images, C channels, H W pixels of the padded batch.
 """
@@ -43,7 +43,7 @@ class Pyramid(nn.Module):
 
 
 class SingleMap(nn.Module):
-    """C3 to C5 as one map at stride 8 (SOLO, Table 2): 1x1 convolutions, resized, summed, smoothed by a 3x3."""
+    """C3 to C5 as one map at stride 8 (thesis, Table 3.2): 1x1 convolutions, resized, summed, smoothed by a 3x3."""
 
     def __init__(self, backbone: Backbone, channels: int) -> None:
         super().__init__()

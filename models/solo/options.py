@@ -11,7 +11,7 @@ Ranges = tuple[tuple[float, float], ...]
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """Of the model, its losses and its inference; the defaults are SOLOv2's (sections 3 and 4 of the paper)."""
+    """Of the model, its losses and its inference; the defaults are SOLOv2's (thesis, section 4.2)."""
 
     head: Literal["solo", "decoupled", "dynamic"] = "dynamic"
     channels: int = 256

@@ -1,4 +1,4 @@
-"""Which cells of which grid learn which object (SOLO, section 3.2; centre sampling of the authors' code).
+"""Which cells of which grid learn which object (thesis, chapter 3; numbers of the authors' code).
 
 Shape legend: M objects, H W pixels of the padded image, S cells along a side of a grid, P pairs of cell and object,
 h w cells of a mask.

@@ -48,8 +48,24 @@ def _annotate(config: Any, trained: Trained) -> Loaded:
     return load_annotator(config, model)
 
 
+def _random(config: Any, trained: Trained) -> Loaded:
+    from .random import load_random
+
+    del trained
+    return load_random(config)
+
+
+def _imported(config: Any, trained: Trained) -> Loaded:
+    from .imported import load_imported
+
+    del trained
+    return load_imported(config)
+
+
 LOADERS: dict[str, Callable[[Any, Trained], Loaded]] = {
     "saliency": _saliency,
     "detector": _detector,
     "annotate": _annotate,
+    "random": _random,
+    "imported": _imported,
 }

@@ -11,11 +11,11 @@ from ....schemas.labels.saliency import Config
 from ....schemas.records import ImageRecord, ImageRef
 from ...backbone import LoadedBackbone, load_backbone
 from ...decode import DecodedImage
+from ...features import FeatureExtractor
 from ...pixels import Shape
 from ...read import BadImage
 from ..contract import PixelBatch
 from .assemble import PinnedProposals, image_record
-from .features import FeatureExtractor
 from .proposals import propose
 
 

@@ -3,10 +3,10 @@
 import torch
 from torch import Tensor
 
-from ....schemas.labels.saliency import FeaturesConfig
-from ...backbone import LoadedBackbone
-from ...device import DTYPES
-from ...pixels import PixelInput
+from ..schemas.labels.saliency import FeaturesConfig
+from .backbone import LoadedBackbone
+from .device import DTYPES
+from .pixels import PixelInput
 
 
 class FeatureExtractor(PixelInput):
