@@ -29,39 +29,41 @@ from . import (
 )
 from .options import plain_console
 
+LABEL, LOOK, DATA, TRAIN, CLUSTER = "Label", "Look", "Data sets", "Train", "Clusters"  # panels of the help
+
 app = typer.Typer(
     name="saliency-prompt",
     help="Pseudo-labels for instance segmentation from unlabeled photographs.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
 )
-app.command()(generate.generate)
-app.command("import-masks")(generate.import_masks)
-app.command()(plan.plan)
-app.command()(operate.status)
-app.command()(operate.drain)
-app.command()(dataset.verify)
-app.command()(dataset.gc)
-app.command()(dataset.show)
-app.command()(report.report)
-app.command()(explore.explore)
-app.add_typer(export.app, name="export")
-app.add_typer(derive.app, name="dataset")
-app.command()(evaluate.evaluate)
-app.command()(train.train)
-app.command()(train.pretrain)
-app.command()(train.finetune)
-app.command()(models.models)
-app.command()(models.predict)
-app.command()(models.kernels)
-app.command()(models.curves)
-app.command()(models.convert)
-app.add_typer(densecl.app, name="densecl")
-app.add_typer(cluster.app, name="cluster")
-app.add_typer(config.app, name="config")
-app.add_typer(weights.app, name="weights")
-app.command()(demo.demo)
+app.command(rich_help_panel=LABEL)(generate.generate)
+app.command("import-masks", rich_help_panel=LABEL)(generate.import_masks)
+app.command(rich_help_panel=LABEL)(plan.plan)
+app.command(rich_help_panel=LABEL)(operate.status)
+app.command(rich_help_panel=LABEL)(operate.drain)
+app.command(rich_help_panel=DATA)(dataset.verify)
+app.command(rich_help_panel=DATA)(dataset.gc)
+app.command(rich_help_panel=LOOK)(dataset.show)
+app.command(rich_help_panel=LOOK)(report.report)
+app.command(rich_help_panel=LOOK)(explore.explore)
+app.add_typer(export.app, name="export", rich_help_panel=DATA)
+app.add_typer(derive.app, name="dataset", rich_help_panel=DATA)
+app.command(rich_help_panel=LOOK)(evaluate.evaluate)
+app.command(rich_help_panel=TRAIN)(train.train)
+app.command(rich_help_panel=TRAIN)(train.pretrain)
+app.command(rich_help_panel=TRAIN)(train.finetune)
+app.command(rich_help_panel=TRAIN)(models.models)
+app.command(rich_help_panel=TRAIN)(models.predict)
+app.command(rich_help_panel=TRAIN)(models.kernels)
+app.command(rich_help_panel=TRAIN)(models.curves)
+app.command(rich_help_panel=TRAIN)(models.convert)
+app.add_typer(densecl.app, name="densecl", rich_help_panel=TRAIN)
+app.add_typer(cluster.app, name="cluster", rich_help_panel=CLUSTER)
+app.add_typer(config.app, name="config", rich_help_panel=LABEL)
+app.add_typer(weights.app, name="weights", rich_help_panel=LABEL)
+app.command(rich_help_panel=LABEL)(demo.demo)
 
 
 def _print_version(value: bool) -> None:

@@ -17,13 +17,14 @@ Name = Annotated[str, typer.Argument(help="A registered name.")]
 
 @app.command("list")
 def list_() -> None:
-    """List the registered names, and whether their files are here."""
+    """List the registered names, whether their files are here, and under which terms."""
     for entry in registry.WEIGHTS.values():
         if entry.url is None and entry.path is None:
             state = "built in"
         else:
             state = "here" if registry.cached_path(entry).is_file() else f"{entry.size / 1e6:.0f} MB to fetch"
         typer.echo(f"{entry.name:24} {entry.arch:10} {state:16} {entry.note}")
+        typer.echo(f"{'':24} licence: {entry.licence or 'MIT, as this program'}")
 
 
 @app.command()

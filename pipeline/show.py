@@ -13,6 +13,7 @@ import pyarrow as pa
 from pydantic import ValidationError
 
 from ..models.backbones.registry import BACKBONES
+from ..schemas.errors import UserError
 from ..schemas.labels.base import DecodeConfig
 from ..schemas.labels.saliency import Config
 from ..schemas.load import parse_config
@@ -54,16 +55,19 @@ def draw_dataset(dataset: Dataset, out: str, *, limit: int, wanted: Collection[s
     """Write one PNG per image with masks into the folder `out`, in the data set's order; at most `limit`.
 
     `wanted` names images by file name or id, and takes those without masks too. Photographs that have moved or
-    changed since, or lie where the card's source does not reach, are left out.
+    changed since, or lie where the card's source does not reach, are left out. Raises UserError for a wanted image that
+    the data set does not have.
     """
     drawing = Drawing.of(dataset)
     folder = Path(out)
     folder.mkdir(parents=True, exist_ok=True)
     drawn: list[Path] = []
+    unmatched = set(wanted)
     coverage = Coverage(dataset.card.source)
     for tables, ref, row in _rows(dataset):
         if len(drawn) == limit:
             break
+        unmatched -= {ref.file_name, str(ref.image_id)}
         if wanted and not {ref.file_name, str(ref.image_id)} & set(wanted):
             continue
         if row["status"] == "quarantined" or (row["status"] == "empty" and not wanted):
@@ -75,6 +79,11 @@ def draw_dataset(dataset: Dataset, out: str, *, limit: int, wanted: Collection[s
             path = folder / f"{Path(ref.file_name).with_suffix('').as_posix().replace('/', '_')}.png"
             cv2.imwrite(str(path), cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
             drawn.append(path)
+    else:
+        if unmatched:
+            raise UserError(
+                f"{dataset.url} has no image {min(unmatched)!r}: give file names as the data set has them, or ids."
+            )
     return drawn
 
 
