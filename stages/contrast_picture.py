@@ -17,7 +17,8 @@ from ..models.mask_rcnn.model import Contrasted, MaskRCNN
 from ..schemas.errors import UserError
 from ..schemas.records import ImageRef
 from .instances.samples import collate, load_pixels, make_sample
-from .overlay import FONT
+
+FONT = cv2.FONT_HERSHEY_SIMPLEX
 
 Image = npt.NDArray[np.uint8]
 

@@ -124,10 +124,10 @@ def _with_labels(
     for text in texts:
         left, top, right, bottom = font.getbbox(text, anchor="ls")
         sizes.append((round(right - left) + 2 * pad, round(bottom - top) + 2 * pad))
-    hidden = np.zeros((height, width), np.uint8)
+    hidden: npt.NDArray[np.uint8] = np.zeros((height, width), np.uint8)
     wanted = []
     for i, size in enumerate(sizes):
-        wanted.append(_candidates(masks[i] & ~hidden & 1, boxes_N4[i], size))
+        wanted.append(_candidates(cv2.subtract(masks[i], hidden), boxes_N4[i], size))
         hidden |= masks[i]
     picture = Pillow.fromarray(canvas)
     pencil = ImageDraw.Draw(picture)
