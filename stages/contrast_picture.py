@@ -18,10 +18,9 @@ from ..schemas.errors import UserError
 from ..schemas.records import ImageRef
 from .instances.samples import collate, load_pixels, make_sample
 
-FONT = cv2.FONT_HERSHEY_SIMPLEX
-
 Image = npt.NDArray[np.uint8]
 
+FONT = cv2.FONT_HERSHEY_SIMPLEX
 TILE = 168  # pixels of a picture's side
 GAP, HEAD = 6, 22
 TITLES = ("found", "activation", "lattice", "easy keys", "hard keys", "features")

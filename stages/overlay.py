@@ -127,7 +127,7 @@ def _with_labels(
     hidden: npt.NDArray[np.uint8] = np.zeros((height, width), np.uint8)
     wanted = []
     for i, size in enumerate(sizes):
-        wanted.append(_candidates(cv2.subtract(masks[i], hidden), boxes_N4[i], size))
+        wanted.append(_candidates(masks[i] * (hidden == 0), boxes_N4[i], size))
         hidden |= masks[i]
     picture = Pillow.fromarray(canvas)
     pencil = ImageDraw.Draw(picture)
