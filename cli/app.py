@@ -10,6 +10,7 @@ from ..pipeline.process import tune_allocator
 from ..schemas.errors import UserError
 from ..version import __version__
 from . import (
+    annotate,
     cluster,
     config,
     dataset,
@@ -40,6 +41,8 @@ app = typer.Typer(
 )
 app.command(rich_help_panel=LABEL)(generate.generate)
 app.command("import-masks", rich_help_panel=LABEL)(generate.import_masks)
+app.command(rich_help_panel=LABEL)(annotate.annotate)
+app.command(rich_help_panel=LOOK)(annotate.score)
 app.command(rich_help_panel=LABEL)(plan.plan)
 app.command(rich_help_panel=LABEL)(operate.status)
 app.command(rich_help_panel=LABEL)(operate.drain)
@@ -55,6 +58,7 @@ app.command(rich_help_panel=TRAIN)(train.train)
 app.command(rich_help_panel=TRAIN)(train.pretrain)
 app.command(rich_help_panel=TRAIN)(train.finetune)
 app.command(rich_help_panel=TRAIN)(models.models)
+app.command("import", rich_help_panel=TRAIN)(models.import_)
 app.command(rich_help_panel=TRAIN)(models.predict)
 app.command(rich_help_panel=TRAIN)(models.kernels)
 app.command(rich_help_panel=TRAIN)(models.curves)

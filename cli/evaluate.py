@@ -6,12 +6,14 @@ from typing import Annotated
 
 import typer
 
-from .options import Device
+from ..schemas.errors import UserError
+from .options import Device, LongSide, ShortSide, Threshold
+from .referring import judge_task
 
 
 def evaluate(
     dataset: Annotated[str, typer.Argument(metavar="DATASET|RUN", help="A data set, or a run (with --images).")],
-    gt: Annotated[str, typer.Option(help="COCO annotation file with masks.")],
+    gt: Annotated[str, typer.Option(help="COCO annotation file with masks; with --task its references or labels.")],
     json_: Annotated[
         str | None, typer.Option("--json", help="Also write the numbers, in per cent, to this file.")
     ] = None,
@@ -19,13 +21,35 @@ def evaluate(
         bool, typer.Option("--all-images", help="Count ground truth images that the data set does not hold as missed.")
     ] = False,
     images: Annotated[str | None, typer.Option(help="Of a run: the folder of the annotated photographs.")] = None,
+    short_side: ShortSide = None,
+    long_side: LongSide = None,
+    threshold: Threshold = None,
+    task: Annotated[
+        str | None, typer.Option(help="Of unilseg: ris, rvos, semantic, open-vocabulary, salient or part.")
+    ] = None,
+    classes: Annotated[str | None, typer.Option(help="Of label images: file of the classes' names.")] = None,
+    zero_is_nothing: Annotated[
+        bool, typer.Option("--zero-is-nothing", help="Label images count classes from 1 (ADE20K, LIP).")
+    ] = False,
+    annotations: Annotated[str | None, typer.Option(help="Of rvos: folder of the annotated frames.")] = None,
+    submission: Annotated[str | None, typer.Option(help="Of rvos: folder to write masks for the server to.")] = None,
+    split: Annotated[str, typer.Option(help="Of ris: the split of the references.")] = "",
     device: Device = "auto",
 ) -> None:
-    """Compare masks and boxes with ground truth: all categories as one (useCats = 0); of a run by category as well."""
+    """Compare masks and boxes with ground truth: all categories as one (useCats = 0); of a run by category as well.
+
+    With --task, a run of unilseg on one of its tasks, by that task's metrics.
+    """
+    if task is not None:
+        inputs = {"classes": classes, "annotations": annotations, "submission": submission}
+        judge_task(Path(dataset), task, images, gt, inputs, zero_is_nothing, split, json_, device)
+        return
     from rich.console import Console
     from rich.table import Table
 
     if images is None:
+        if (short_side, long_side, threshold) != (None, None, None):
+            raise UserError("Sides and threshold are of a model that is run: give --images, or leave them out.")
         from ..pipeline.evaluate import evaluate_dataset
         from ..store.dataset import Dataset
 
@@ -33,9 +57,11 @@ def evaluate(
         parts = {"": result}
     else:
         from ..pipeline.training.evaluate import evaluate_run
+        from ..pipeline.training.find import Conditions
         from ..stages.device import resolve_device
 
-        parts = result = evaluate_run(Path(dataset), images, gt, resolve_device(device)).report
+        conditions = Conditions(short_side, long_side, threshold)
+        parts = result = evaluate_run(Path(dataset), images, gt, resolve_device(device), conditions).report
     if json_ is not None:
         Path(json_).write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
     table = Table("", *next(iter(parts.values()))["segm"])

@@ -26,7 +26,10 @@ LabelPreset = Annotated[
 ]
 LabelledBy = Annotated[
     str | None,
-    typer.Option("--producer", help="What labels: saliency (the default), random (rectangles) or detector (--model)."),
+    typer.Option(
+        "--producer",
+        help="What labels: saliency (the default), merge, ncut, random, or detector (--model); see `models`.",
+    ),
 ]
 Model = Annotated[
     str | None, typer.Option(help="Folder of a training run: its model labels, instead of saliency.", metavar="RUN")
@@ -115,3 +118,12 @@ def with_weights(overrides: list[str] | None, weights: str | None) -> list[str]:
 def plain_console(*, stderr: bool = False) -> Console:
     """A console that prints what it is given: no wrapping, no colours by pattern, no markup in file names."""
     return Console(stderr=stderr, soft_wrap=True, highlight=False, markup=False, emoji=False)
+
+
+ShortSide = Annotated[
+    int | None, typer.Option(min=32, help="Shorter side at which a model is used, in pixels; else as it was trained.")
+]
+LongSide = Annotated[int | None, typer.Option(min=32, help="Upper bound of the longer side, in pixels.")]
+Threshold = Annotated[
+    float | None, typer.Option(min=0, max=1, help="Probability above which a pixel is in a mask; else as trained.")
+]

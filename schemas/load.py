@@ -138,6 +138,9 @@ def _brief(value: object) -> str:
 
 def _nearest_key(place: str, model: type[BaseModel]) -> str:
     keys = valid_keys(model)
+    field = place.rpartition(".")[2]
+    if same := [key for key in keys if key.rpartition(".")[2] == field]:  # the right field in the wrong section
+        return difflib.get_close_matches(place, same, n=1, cutoff=0.0)[0]
     if "." not in place:
         keys = [*model.model_fields, *keys]
     close = difflib.get_close_matches(place, keys, n=1, cutoff=0.5)

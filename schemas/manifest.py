@@ -53,9 +53,9 @@ class ShardCounts(Document):
 
 
 class Derivation(Document):
-    """How a data set was made from complete ones by `dataset filter` and the like.
+    """How a data set was made from complete ones, by `dataset filter` and the like.
 
-    It names the command, what that was told, and the root hashes that it started from.
+    The command, what it was told, and the root hashes that it started from.
     """
 
     operation: Annotated[str, Field(pattern=r"^[a-z]+$")]

@@ -129,10 +129,12 @@ class DynamicHead(Head):
     def logits(self, level: Level, number: int, image: int, cells: Tensor) -> Tensor:  # noqa: ARG002
         """See `Head`."""
         assert level.kernels is not None
-        size = self.options.kernel_size
+        size, map_Ehw = self.options.kernel_size, level.maps[0][image]
         chosen_ND = level.kernels[image].flatten(1)[:, cells].T
+        if size == 1:  # a plain product, which is faster than a convolution without a batch
+            return (chosen_ND @ map_Ehw.flatten(1)).view(len(cells), *level.size)
         kernels = chosen_ND.reshape(len(cells), self.options.kernel_channels, size, size)
-        return F.conv2d(level.maps[0][image], kernels, padding=size // 2)
+        return F.conv2d(map_Ehw[None], kernels, padding=size // 2)[0]
 
     def _kernel_input(self, map_BCHW: Tensor, grid: int) -> Tensor:
         """The map on the grid, with coordinates of the grid's cells (paper) or of the map's, resized (code)."""

@@ -167,7 +167,7 @@ def _some_channels(conv: nn.Module, map_CHW: Tensor, channels: Tensor) -> Tensor
     """What a convolution gives in these channels: [N, H, W]."""
     assert isinstance(conv, nn.Conv2d)
     assert conv.bias is not None
-    return F.conv2d(map_CHW, conv.weight[channels], conv.bias[channels], padding=conv.padding)
+    return F.conv2d(map_CHW[None], conv.weight[channels], conv.bias[channels], padding=conv.padding)[0]
 
 
 def _size(map_BCHW: Tensor) -> tuple[int, int]:

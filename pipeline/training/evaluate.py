@@ -15,7 +15,7 @@ from ...schemas.training.sections import SupervisedConfig
 from ...stages.evaluate import evaluate_coco
 from ...stages.instances.labelled import CocoInstances
 from ...stages.instances.results import as_results, once_each
-from .find import find_in
+from .find import AS_TRAINED, Conditions, find_in
 from .model import load_detector
 
 
@@ -70,8 +70,8 @@ class Judge:
         return self.report(found).numbers
 
 
-def evaluate_run(run: Path, images: str, gt: str, device: torch.device) -> Scores:
+def evaluate_run(run: Path, images: str, gt: str, device: torch.device, conditions: Conditions = AS_TRAINED) -> Scores:
     """COCO metrics of a run on annotated photographs."""
     model = load_detector(run)
-    judge = Judge(model.config, model.categories, images, gt)
+    judge = Judge(conditions.of(model.config), model.categories, images, gt)
     return judge.report(judge.find(model.module.to(device), device))

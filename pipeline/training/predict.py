@@ -16,7 +16,7 @@ from ...stages.instances.results import Instances, as_results
 from ...stages.instances.samples import load_pixels
 from ...stages.overlay import draw_overlay
 from ..sources import open_source
-from .find import find_in
+from .find import AS_TRAINED, Conditions, find_in
 from .model import load_detector
 
 
@@ -28,13 +28,15 @@ def predict(
     *,
     overlays: Path | None = None,
     min_score: float = 0.05,
+    conditions: Conditions = AS_TRAINED,
     skip: Callable[[str], None] = lambda _: None,
 ) -> int:
     """Write COCO results, with the file name in each, and return their number; `skip` is told of bad photographs."""
     model = load_detector(run)
     refs = list(open_source(photos).refs())
     results: list[dict[str, Any]] = []
-    found_in = find_in(model.module.to(device), model.config, refs, device, min_score=min_score, skipped=skip)
+    config = conditions.of(model.config)
+    found_in = find_in(model.module.to(device), config, refs, device, min_score=min_score, skipped=skip)
     for ref, found in found_in:
         if found is None:
             continue

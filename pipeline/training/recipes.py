@@ -24,8 +24,8 @@ from .evaluate import Judge
 from .job import Prepared, TrainingJob
 from .model import build_model, read_state
 
-# What fine-tuning takes over from pre-training: all of the model's own settings, but what it freezes.
-_NOT_SHAPE = {"freeze"}
+# What fine-tuning takes over from pre-training: all of the model's own settings, but those of fine-tuning itself.
+_NOT_SHAPE = {"freeze", "mask_logits"}
 
 
 def prepare_densecl(job: TrainingJob, place: Place) -> Prepared:
@@ -137,10 +137,18 @@ def prepare_supervised(job: TrainingJob, place: Place) -> Prepared:
     return Prepared(Supervised(host, config, data), config, card, judge, tuple(documents))
 
 
+def prepare_unilseg(job: TrainingJob, place: Place) -> Prepared:
+    """UniLSeg on pairs of masks and texts."""
+    from .referring import prepare_unilseg as prepare
+
+    return prepare(job, place)
+
+
 RECIPES: dict[str, Callable[[TrainingJob, Place], Prepared]] = {
     "densecl": prepare_densecl,
     "saliency-prompt": prepare_saliency_prompt,
     "supervised": prepare_supervised,
+    "unilseg": prepare_unilseg,
 }
 
 
@@ -170,6 +178,7 @@ def _pseudo_labels(job: TrainingJob, config: SupervisedConfig, vectors: tuple[st
         url,
         job.inputs.images,
         size=(settings.short_side, settings.long_side),
+        keep_ratio=settings.keep_ratio,
         min_score=settings.min_score,
         min_area=settings.min_area,
         max_masks=settings.max_masks,
@@ -186,6 +195,7 @@ def _annotated(job: TrainingJob, config: SupervisedConfig) -> CocoInstances:
         inputs.images,
         inputs.gt,
         size=(settings.short_side, settings.long_side),
+        keep_ratio=settings.keep_ratio,
         max_pixels=settings.max_pixels,
         indices=inputs.indices,
         percent=inputs.percent,

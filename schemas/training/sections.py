@@ -10,6 +10,14 @@ Fraction = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0, le=10)]
 Preset = dict[str, dict[str, Any]]
 
+# Training images of Cityscapes, by data.*: several scales, and eight passes in what counts as an epoch
+CITYSCAPES: dict[str, Any] = {
+    "repeat": 8,
+    "short_side": 1024,
+    "long_side": 2048,
+    "short_sides": [800, 832, 864, 896, 928, 960, 992, 1024],
+}
+
 
 class DataConfig(Section):
     """From files to batches."""
@@ -19,6 +27,11 @@ class DataConfig(Section):
     short_sides: tuple[Annotated[int, Field(ge=32, le=4096)], ...] = Field(
         (),
         description="Multi-scale training: short sides to draw from, in pixels; empty takes short_side.",
+        json_schema_extra=since("0.2"),
+    )
+    keep_ratio: bool = Field(
+        True,
+        description="False stretches every image to long_side x short_side (width x height), as UPLVP does.",
         json_schema_extra=since("0.2"),
     )
     batch_size: int = Field(16, ge=1, le=4096, description="Images per optimizer step, over all processes.")

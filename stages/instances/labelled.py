@@ -48,6 +48,7 @@ class CocoInstances(Dataset[Sample]):
         gt: str,
         *,
         size: tuple[int, int],
+        keep_ratio: bool = True,
         indices: Sequence[int] | None = None,
         percent: float = 100.0,
         empty: bool = False,
@@ -91,6 +92,7 @@ class CocoInstances(Dataset[Sample]):
         if not self._items:
             raise UserError(f"No image of {gt} has an object to train on: give a file with annotations.")
         self._folder, self._size, self._max_pixels = folder.rstrip("/"), size, max_pixels
+        self._keep_ratio = keep_ratio
         self._refs = self.refs()
 
     def __len__(self) -> int:
@@ -120,7 +122,7 @@ class CocoInstances(Dataset[Sample]):
     def load(self, index: int, size: tuple[int, int]) -> Sample:
         """An item decoded at (short side, at most long side)."""
         item, one = self._items[index], self._items[index].annotated
-        pixels, stored = load_pixels(self._refs[index], size, self._max_pixels)
+        pixels, stored = load_pixels(self._refs[index], size, self._max_pixels, keep_ratio=self._keep_ratio)
         about: dict[str, Any] = {"image_id": item.image_id, "file_name": item.file_name, "stored": stored}
         masks = decode_masks(one.masks, *pixels.shape[:2])
         return make_sample(pixels, masks, item.labels, about, scores=item.weights, has_mask=one.has_mask)

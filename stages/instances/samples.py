@@ -47,15 +47,19 @@ def load_pixels(
     max_pixels: int,
     sha256: str | None = None,
     exif: Literal["auto", "ignore", "apply"] = "ignore",
+    *,
+    keep_ratio: bool = True,
 ) -> tuple[npt.NDArray[np.uint8], tuple[int, int]]:
     """RGB uint8 [h, w, 3], resized to `size` (short side, at most long side) or as stored; and its stored size.
+
+    Without `keep_ratio` it is stretched to `size`, as (height, width).
 
     Both are those of the image after rotation with `exif = "apply"`, as its masks are.
 
     Raises SampleError if the image is gone, its size is not the ref's, or (if given) its digest is another.
     """
     short, long = size or (32, 32)
-    decode = DecodeConfig(short_side=short, long_side=long, max_pixels=max_pixels, exif=exif)
+    decode = DecodeConfig(short_side=short, long_side=long, max_pixels=max_pixels, exif=exif, keep_ratio=keep_ratio)
     try:
         data = read_image_bytes(ref, decode.max_bytes)
         if size is None:

@@ -161,13 +161,17 @@ def freeze(host: Detector, what: str) -> None:
 
 
 def transfer(host: Detector, state: dict[str, Tensor], *, skip: tuple[str, ...]) -> tuple[list[str], list[str]]:
-    """Take every tensor whose name and shape fit, but those of the prefixes `skip`: names taken, names left fresh."""
+    """Take every tensor whose name and shape fit: names taken, names left fresh.
+
+    Those of the prefixes `skip` stay fresh, but for what the detector makes of the state itself (`Detector.inherit`).
+    """
     mine = host.state_dict()
     fitting = {
         name: value
         for name, value in state.items()
         if name in mine and mine[name].shape == value.shape and not name.startswith(skip)
     }
+    fitting |= host.inherit(state)
     host.load_state_dict(fitting, strict=False)
     return sorted(fitting), sorted(set(mine) - set(fitting))
 

@@ -10,7 +10,7 @@ from saliency_prompt.models.solo.build import build
 from saliency_prompt.models.solo.layers import Deformable
 from saliency_prompt.models.solo.names import rename, rename_state
 from saliency_prompt.models.solo.options import Options
-from saliency_prompt.schemas.training.solo import SOLO_PRESETS, SoloConfig
+from saliency_prompt.schemas.training.solo import SOLO_OPTIONS, SoloConfig
 from tiny_backbone import TinyBackbone
 
 # (head, of mmdetection, of the authors): towers, then convolutions with a bias
@@ -65,7 +65,7 @@ def peers(options: Options, style: int) -> Iterator[str]:
 @pytest.mark.parametrize("deform", ["none", "last"])
 @pytest.mark.parametrize("name", VARIANTS)
 def test_names_are_those_of_the_model(name: str, deform: str, style: int) -> None:
-    config = SoloConfig.model_validate({**SOLO_PRESETS[name], "deform": deform})
+    config = SoloConfig.model_validate({**SOLO_OPTIONS[name], "deform": deform})
     model = build(TinyBackbone(), 3, config)
     wanted = {key for key in model.state_dict() if not key.startswith("backbone.")}
     names = list(peers(model.options, style))
@@ -108,7 +108,7 @@ def test_deformable_weights_keep_what_they_compute(offset: str, channels: int) -
 
 
 def test_deformed_backbones_have_torchvisions_names_and_offsets() -> None:
-    config = SoloConfig.model_validate({**SOLO_PRESETS["solov2-light-tiny"], "deform_backbone": True})
+    config = SoloConfig.model_validate({**SOLO_OPTIONS["solov2-light-tiny"], "deform_backbone": True})
     model = build(build_backbone("resnet18"), 3, config)
     names = {key for key in model.state_dict() if key.startswith("backbone.")}
     theirs = {name.replace(".offset.", ".conv_offset.") for name in names}
