@@ -41,13 +41,29 @@ def show(
     out: Annotated[str, typer.Option(help="Folder for the pictures.")],
     limit: Annotated[int, typer.Option(min=1, help="Draw at most so many images, in the data set's order.")] = 50,
     image: Annotated[list[str] | None, typer.Option(help="Draw these file names or ids only; may be repeated.")] = None,
+    min_score: Annotated[float, typer.Option(help="Leave out masks with a lower score.")] = 0.0,
+    top: Annotated[int | None, typer.Option(min=1, help="Draw at most so many masks of an image, best first.")] = None,
+    alpha: Annotated[float, typer.Option(min=0, max=1, help="Opacity of the masks' fills; 0 draws outlines.")] = 0.25,
+    labels: Annotated[int, typer.Option(min=0, help="Write at most so many scores, best first.")] = 8,
+    boxes: Annotated[bool, typer.Option("--boxes", help="Draw boxes as well.")] = False,
+    seeds: Annotated[bool, typer.Option("--seeds", help="Mark saliency's seed points as well.")] = False,
 ) -> None:
-    """Draw masks, boxes, scores and seed points over the photographs."""
+    """Draw masks and scores over the photographs."""
+    from ..pipeline.export.choice import Choice
     from ..pipeline.show import draw_dataset
+    from ..stages.overlay import Style
     from ..store.dataset import Dataset
 
-    drawn = draw_dataset(Dataset.open(dataset), out, limit=limit, wanted=image or [])
+    drawn = draw_dataset(
+        Dataset.open(dataset),
+        out,
+        limit=limit,
+        wanted=image or [],
+        choice=Choice(min_score=min_score, top=top),
+        style=Style(alpha, boxes, labels),
+        seeds=seeds,
+    )
     if not drawn:
-        raise UserError("No image was drawn: the photographs were moved, or none has the given name.")
+        raise UserError("No image was drawn: the photographs were moved or changed.")
     for path in drawn:
         typer.echo(path)

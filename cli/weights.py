@@ -17,7 +17,7 @@ Name = Annotated[str, typer.Argument(help="A registered name.")]
 
 @app.command("list")
 def list_() -> None:
-    """List the registered names, and whether their files are here."""
+    """List the registered names, whether their files are here, and under which terms."""
     for entry in registry.WEIGHTS.values():
         if entry.computed:
             state = "built in"
@@ -26,6 +26,7 @@ def list_() -> None:
         else:
             state = "here" if registry.cached_path(entry).is_file() else f"{entry.size / 1e6:.0f} MB to fetch"
         typer.echo(f"{entry.name:24} {entry.arch:32} {state:16} {entry.note}")
+        typer.echo(f"{'':24} licence: {entry.licence or 'MIT, as this program'}")
 
 
 @app.command()

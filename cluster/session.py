@@ -1,6 +1,7 @@
 """Starting Ray on this machine, or joining a cluster, and saying in one sentence why that cannot be."""
 
 import os
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.metadata import version
@@ -9,6 +10,7 @@ from typing import Any
 from ..schemas.cluster import Workers
 from ..schemas.errors import UserError
 
+REACH_SECONDS = 5.0  # for a connection to the address that was given
 OBJECT_STORE_BYTES = 256 << 20  # only descriptors and summaries go through it
 
 # No report to anyone, and no metadata server asked.
@@ -69,6 +71,7 @@ def check_versions(mine: dict[str, str], theirs: dict[str, str], host: str) -> N
 def _connect(ray: Any, address: str, workers: Workers) -> None:
     if address.startswith("ray://"):
         raise UserError("ray:// addresses lead through a proxy that this program does not use: use `ray job submit`.")
+    refuse_unreachable(address)
     quiet = {"log_to_driver": False, "logging_level": "ERROR"}
     if address != "local":
         ray.init(address=address, **quiet)
@@ -88,6 +91,21 @@ def _connect(ray: Any, address: str, workers: Workers) -> None:
             f"This machine has {gpus:g} GPUs and {workers.min_workers} workers want {workers.gpus_per_worker:g} each: "
             "take --gpus-per-worker 0 for CPU workers, fewer workers, or a cluster with --ray ADDRESS."
         )
+
+
+def refuse_unreachable(address: str) -> None:
+    """Raise UserError at once if nobody listens at HOST:PORT: Ray itself would try for minutes."""
+    host, colon, port = address.rpartition(":")
+    if not colon or not port.isdecimal():
+        return
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=REACH_SECONDS).close()
+    except (OSError, OverflowError) as error:
+        reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+        raise UserError(
+            f"Nobody answers at {address} ({reason}): start a cluster there with `ray start --head`, give its address, "
+            "or take --ray local."
+        ) from None
 
 
 def _explain(error: Exception, address: str) -> str:

@@ -1,7 +1,7 @@
 """Pictures of a data set: its photographs with the masks drawn over them."""
 
 import math
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,12 +13,13 @@ import pyarrow as pa
 from pydantic import ValidationError
 
 from ..models.backbones.registry import strides_of
+from ..schemas.errors import UserError
 from ..schemas.labels.base import DecodeConfig
 from ..schemas.labels.saliency import Config
 from ..schemas.load import parse_config
 from ..schemas.records import ImageRef
 from ..stages.decode import decode_image
-from ..stages.overlay import draw_overlay
+from ..stages.overlay import PLAIN, Style, draw_overlay
 from ..stages.producers.saliency.saliency import seed_layout
 from ..stages.read import BadImage, read_image_bytes
 from ..store.check_rows import boxes_of
@@ -26,6 +27,8 @@ from ..store.damage import DamageError
 from ..store.dataset import Dataset, ShardTables
 from ..store.layout import CARD
 from .coverage import Coverage
+from .export.choice import EVERYTHING, Choice
+from .export.stream import stored_class_names
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,31 +53,50 @@ class Drawing:
             ) from None
 
 
-def draw_dataset(dataset: Dataset, out: str, *, limit: int, wanted: Collection[str] = ()) -> list[Path]:
+def draw_dataset(
+    dataset: Dataset,
+    out: str,
+    *,
+    limit: int,
+    wanted: Collection[str] = (),
+    choice: Choice = EVERYTHING,
+    style: Style = PLAIN,
+    seeds: bool = False,
+) -> list[Path]:
     """Write one PNG per image with masks into the folder `out`, in the data set's order; at most `limit`.
 
+    `choice` says which masks, `style` how they look, `seeds` whether saliency's seed points are marked.
     `wanted` names images by file name or id, and takes those without masks too. Photographs that have moved or
-    changed since, or lie where the card's source does not reach, are left out.
+    changed since, or lie where the card's source does not reach, are left out. Raises UserError for a wanted image that
+    the data set does not have.
     """
     drawing = Drawing.of(dataset)
+    names = stored_class_names(dataset)
     folder = Path(out)
     folder.mkdir(parents=True, exist_ok=True)
     drawn: list[Path] = []
+    unmatched = set(wanted)
     coverage = Coverage(dataset.card.source)
     for tables, ref, row in _rows(dataset):
         if len(drawn) == limit:
             break
+        unmatched -= {ref.file_name, str(ref.image_id)}
         if wanted and not {ref.file_name, str(ref.image_id)} & set(wanted):
             continue
         if row["status"] == "quarantined" or (row["status"] == "empty" and not wanted):
             continue
         if not coverage.covers([ref])[0]:
             continue
-        picture = _draw(tables, ref, row, drawing)
+        picture = _draw(tables, ref, row, drawing, choice, style, seeds, names)
         if picture is not None:
             path = folder / f"{Path(ref.file_name).with_suffix('').as_posix().replace('/', '_')}.png"
             cv2.imwrite(str(path), cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
             drawn.append(path)
+    else:
+        if unmatched:
+            raise UserError(
+                f"{dataset.url} has no image {min(unmatched)!r}: give file names as the data set has them, or ids."
+            )
     return drawn
 
 
@@ -105,7 +127,16 @@ def _rows(dataset: Dataset) -> Iterator[tuple[ShardTables, ImageRef, dict[str, A
             yield tables, ref, row
 
 
-def _draw(tables: ShardTables, ref: ImageRef, row: Mapping[str, Any], drawing: Drawing) -> npt.NDArray[np.uint8] | None:
+def _draw(
+    tables: ShardTables,
+    ref: ImageRef,
+    row: Mapping[str, Any],
+    drawing: Drawing,
+    choice: Choice,
+    style: Style,
+    seeds: bool,
+    names: Sequence[str],
+) -> npt.NDArray[np.uint8] | None:
     sides = sorted((row["height"], row["width"]))
     at_stored_size = {"short_side": sides[0], "long_side": sides[1], "keep_ratio": True, "align": 1}
     decode = drawing.decode.model_copy(update=at_stored_size)
@@ -116,6 +147,9 @@ def _draw(tables: ShardTables, ref: ImageRef, row: Mapping[str, Any], drawing: D
     if image.sha256 != row["sha256"]:
         return None
     masks = tables.masks.slice(row["first_mask"], row["n_masks"])
-    boxes_n4 = boxes_of(masks)
-    seeds_n2 = seed_points(masks, row, drawing.seeds)
-    return draw_overlay(image.pixels, masks["counts"].to_pylist(), boxes_n4, masks["score"].to_numpy(), seeds_n2)
+    masks = masks.take(pa.array(choice.rows(masks), pa.int64()))
+    seeds_n2 = seed_points(masks, row, drawing.seeds) if seeds else None
+    labels = masks["label"].to_pylist() if "label" in masks.column_names else []
+    said = [names[label] if label < len(names) else f"class {label}" for label in labels] or None
+    counts, scores = masks["counts"].to_pylist(), masks["score"].to_numpy()
+    return draw_overlay(image.pixels, counts, boxes_of(masks), scores, seeds_n2, names=said, style=style)

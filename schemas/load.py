@@ -2,7 +2,7 @@
 
 import difflib
 from collections.abc import Iterable, Mapping
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import yaml
 from pydantic import BaseModel, ValidationError
@@ -10,6 +10,9 @@ from pydantic import BaseModel, ValidationError
 from .errors import UserError
 from .labels.saliency import PRESETS, Config
 from .yaml_text import MAX_DEPTH, describe_trouble, parse_yaml, read_yaml
+
+if TYPE_CHECKING:
+    from pydantic_core import ErrorDetails
 
 _Settings = TypeVar("_Settings", bound=BaseModel)
 
@@ -47,7 +50,7 @@ def load_settings(
 
 
 def parse_config(values: Mapping[str, Any]) -> Config:
-    """Validate a plain mapping; UserError in one sentence for the first thing that is wrong."""
+    """Validate a plain mapping; UserError in one line for all that is wrong."""
     return parse_settings(Config, values)
 
 
@@ -112,15 +115,20 @@ def _merge(into: dict[str, Any], values: Mapping[str, Any]) -> None:
 
 
 def _explain(error: ValidationError, model: type[BaseModel]) -> str:
-    first = error.errors()[0]
-    place = ".".join(str(part) for part in first["loc"])
-    if first["type"] == "extra_forbidden":
+    """All that is wrong, in one line."""
+    said = list(dict.fromkeys(_sentence(one, model) for one in error.errors()))
+    return said[0] if len(said) == 1 else f"{len(said)} things in the configuration are wrong. {' '.join(said)}"
+
+
+def _sentence(found: "ErrorDetails", model: type[BaseModel]) -> str:
+    place = ".".join(str(part) for part in found["loc"])
+    if found["type"] == "extra_forbidden":
         nearest = _nearest_key(place, model)
         return f"There is no config key {place!r}: did you mean {nearest!r}? (`saliency-prompt config show` lists all.)"
-    if first["type"] == "value_error":
-        return f"{first['ctx']['error']}."
-    message = first["msg"][0].lower() + first["msg"][1:]
-    return f"The config value {place} = {_brief(first['input'])} is not valid: {message}{_unit(place, model)}."
+    if found["type"] == "value_error":
+        return f"{found['ctx']['error']}."
+    message = found["msg"][0].lower() + found["msg"][1:]
+    return f"The config value {place} = {_brief(found['input'])} is not valid: {message}{_unit(place, model)}."
 
 
 def _brief(value: object) -> str:
@@ -130,6 +138,9 @@ def _brief(value: object) -> str:
 
 def _nearest_key(place: str, model: type[BaseModel]) -> str:
     keys = valid_keys(model)
+    field = place.rpartition(".")[2]
+    if same := [key for key in keys if key.rpartition(".")[2] == field]:  # the right field in the wrong section
+        return difflib.get_close_matches(place, same, n=1, cutoff=0.0)[0]
     if "." not in place:
         keys = [*model.model_fields, *keys]
     close = difflib.get_close_matches(place, keys, n=1, cutoff=0.5)

@@ -17,10 +17,10 @@ from ..models.mask_rcnn.model import Contrasted, MaskRCNN
 from ..schemas.errors import UserError
 from ..schemas.records import ImageRef
 from .instances.samples import collate, load_pixels, make_sample
-from .overlay import FONT
 
 Image = npt.NDArray[np.uint8]
 
+FONT = cv2.FONT_HERSHEY_SIMPLEX
 TILE = 168  # pixels of a picture's side
 GAP, HEAD = 6, 22
 TITLES = ("found", "activation", "lattice", "easy keys", "hard keys", "features")

@@ -22,6 +22,7 @@ from ..schemas.labels.base import DecodeConfig
 from ..schemas.records import ImageRef
 from .header import MAX_SCANS, ImageHeader, count_scans, parse_header
 from .overdue import named_if_overdue
+from .png_chunks import without_remarks
 from .read import BadImage
 
 # Images are decoded side by side in a thread pool (OpenCV releases the GIL): threads inside one image would
@@ -118,8 +119,9 @@ def decode_image(data: bytes, ref: ImageRef, config: DecodeConfig, out: Pixels |
 
 
 def _decode(data: bytes, header: ImageHeader) -> Pixels:
+    plain = without_remarks(data) if header.format == "png" else data
     try:
-        image = cv2.imdecode(np.frombuffer(data, np.uint8), _FLAGS)
+        image = cv2.imdecode(np.frombuffer(plain, np.uint8), _FLAGS)
     except cv2.error:
         image = None
     if image is not None and header.format == "tiff":  # OpenCV turns these whatever the flags say: turn them back

@@ -1,22 +1,25 @@
-"""Masks, boxes, scores and seeds drawn over a photograph, for reports and for looking at a run.
+"""Masks drawn over a photograph: outlines with a light fill, and a few labels; boxes and seeds if wanted.
 
 Line widths and letters scale with the photograph, so that a thumbnail and a large scan look alike.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import cv2
 import numpy as np
 import numpy.typing as npt
+from PIL import Image as Pillow
+from PIL import ImageDraw, ImageFont
 from pycocotools import mask as coco_mask
 
 Image = npt.NDArray[np.uint8]
 Color = tuple[int, int, int]
+Rectangle = tuple[int, int, int, int]  # x0, y0, x1, y1 in pixels, the last ones outside
 
-OPACITY = 0.45
 GOLDEN_RATIO = 0.618033988749895  # steps of this fraction of the colour circle never come close to each other soon
-FONT = cv2.FONT_HERSHEY_SIMPLEX
+BORDER = 0.55  # how dark the line around an outline is, so that it stands out of any photograph
 
 
 def palette_color(rank: int) -> Color:
@@ -28,71 +31,162 @@ def palette_color(rank: int) -> Color:
     return red, green, blue
 
 
+@dataclass(frozen=True, slots=True)
+class Style:
+    """How an overlay looks: `alpha` is the opacity of fills, `labels` the most that are written, 0 for none."""
+
+    alpha: float = 0.25
+    boxes: bool = False
+    labels: int = 8
+
+
+PLAIN = Style()
+
+
 def draw_overlay(
     image_HW3: Image,
     counts: Sequence[bytes],
     boxes_N4: npt.NDArray[np.float32],
     scores_N: npt.NDArray[np.float32],
     seeds_xy: npt.NDArray[np.float32] | None = None,
+    *,
+    names: Sequence[str] | None = None,
+    style: Style = PLAIN,
 ) -> Image:
     """A copy of an RGB photograph with its masks drawn, best first in the arguments and on top in the picture.
 
     counts: COCO compressed RLEs at the size of the photograph; boxes: XYWH in pixels; seeds_xy [N, 2]: the
-    seeds' places in pixels.
+    seeds' places in pixels; names: what each mask is, written before its score. Labels never cover each other: one
+    that finds no room is left out.
     """
     canvas = image_HW3.copy()
     height, width = canvas.shape[:2]
     pen = _pen(height, width)
     order = range(len(counts) - 1, -1, -1)
     masks = [coco_mask.decode({"size": [height, width], "counts": c}) for c in counts]
-    for i in order:  # from the photograph, so that a pixel shows the colour of its best mask alone
+    for i in order:  # from the photograph, so that a pixel shows its best mask alone, without lines of those below
         inside = masks[i].astype(bool)
-        canvas[inside] = (1 - OPACITY) * image_HW3[inside] + OPACITY * np.array(palette_color(i))
-    for i in order:
-        contours, _ = cv2.findContours(np.ascontiguousarray(masks[i]), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
-        cv2.drawContours(canvas, contours, -1, palette_color(i), pen.thick, cv2.LINE_AA)
-    for i in order:
+        canvas[inside] = (1 - style.alpha) * image_HW3[inside] + style.alpha * np.array(palette_color(i))
+        _outline(canvas, masks[i], palette_color(i), pen)
+    for i in order if style.boxes else ():
         x, y, w, h = (round(float(v)) for v in boxes_N4[i])
         cv2.rectangle(canvas, (x, y), (x + w - 1, y + h - 1), palette_color(i), pen.thin, cv2.LINE_AA)
-    if seeds_xy is not None:
-        for i in order:
-            _mark(canvas, seeds_xy[i], palette_color(i), pen)
-    for i in order:
-        _label(canvas, f"{scores_N[i]:.2f}", boxes_N4[i], palette_color(i), pen)
-    return canvas
+    taken = [] if seeds_xy is None else [_mark(canvas, seeds_xy[i], palette_color(i), pen) for i in order]
+    texts = [f"{score:.2f}" if names is None else f"{names[i]} {score:.2f}" for i, score in enumerate(scores_N)]
+    return _with_labels(canvas, masks, boxes_N4, texts[: style.labels], taken, pen)
 
 
 @dataclass(frozen=True, slots=True)
 class _Pen:
-    """Widths in pixels and the letters' scale."""
+    """Widths and the letters' height in pixels."""
 
     thin: int
     thick: int
     radius: int
-    letters: float
+    letters: int
 
 
 def _pen(height: int, width: int) -> _Pen:
     unit = (height * width) ** 0.5 / 550
-    return _Pen(max(1, round(unit)), max(1, round(2 * unit)), max(2, round(4 * unit)), max(0.3, 0.45 * unit))
+    return _Pen(max(1, round(unit)), max(1, round(2 * unit)), max(2, round(4 * unit)), max(9, round(15 * unit)))
 
 
-def _mark(canvas: Image, seed_xy: npt.NDArray[np.float32], color: Color, pen: _Pen) -> None:
-    place = (round(float(seed_xy[0])), round(float(seed_xy[1])))
-    cv2.circle(canvas, place, pen.radius + pen.thin, (0, 0, 0), cv2.FILLED, cv2.LINE_AA)
-    cv2.circle(canvas, place, pen.radius, (255, 255, 255), cv2.FILLED, cv2.LINE_AA)
-    cv2.circle(canvas, place, max(1, pen.radius - pen.thin), color, cv2.FILLED, cv2.LINE_AA)
+def _outline(canvas: Image, mask: npt.NDArray[np.uint8], color: Color, pen: _Pen) -> None:
+    contours, _ = cv2.findContours(np.ascontiguousarray(mask), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
+    dark = (int(color[0] * (1 - BORDER)), int(color[1] * (1 - BORDER)), int(color[2] * (1 - BORDER)))
+    cv2.drawContours(canvas, contours, -1, dark, pen.thick + 2 * pen.thin, cv2.LINE_AA)
+    cv2.drawContours(canvas, contours, -1, color, pen.thick, cv2.LINE_AA)
 
 
-def _label(canvas: Image, text: str, box: npt.NDArray[np.float32], color: Color, pen: _Pen) -> None:
-    """The text on the mask's colour, upon the box's upper left corner, moved to lie inside the photograph."""
+def _mark(canvas: Image, seed_xy: npt.NDArray[np.float32], color: Color, pen: _Pen) -> Rectangle:
+    x, y = round(float(seed_xy[0])), round(float(seed_xy[1]))
+    cv2.circle(canvas, (x, y), pen.radius + pen.thin, (0, 0, 0), cv2.FILLED, cv2.LINE_AA)
+    cv2.circle(canvas, (x, y), pen.radius, (255, 255, 255), cv2.FILLED, cv2.LINE_AA)
+    cv2.circle(canvas, (x, y), max(1, pen.radius - pen.thin), color, cv2.FILLED, cv2.LINE_AA)
+    reach = pen.radius + pen.thin
+    return x - reach, y - reach, x + reach + 1, y + reach + 1
+
+
+def _with_labels(
+    canvas: Image,
+    masks: Sequence[npt.NDArray[np.uint8]],
+    boxes_N4: npt.NDArray[np.float32],
+    texts: Sequence[str],
+    taken: Sequence[Rectangle],
+    pen: _Pen,
+) -> Image:
+    if not texts:
+        return canvas
     height, width = canvas.shape[:2]
-    (w, h), _ = cv2.getTextSize(text, FONT, pen.letters, pen.thin)
-    pad = max(2, h // 3)
-    w, h = w + 2 * pad, h + 2 * pad
-    x = max(0, min(round(float(box[0])), width - w))
-    y = max(0, min(round(float(box[1])) - h, height - h))
-    cv2.rectangle(canvas, (x, y), (x + w - 1, y + h - 1), color, cv2.FILLED)
-    luminance = 0.299 * color[0] + 0.587 * color[1] + 0.114 * color[2]
-    ink = (0, 0, 0) if luminance > 110 else (255, 255, 255)
-    cv2.putText(canvas, text, (x + pad, y + h - pad), FONT, pen.letters, ink, pen.thin, cv2.LINE_AA)
+    font = _font(pen.letters)
+    pad = max(2, pen.letters // 4)
+    sizes = []
+    for text in texts:
+        left, top, right, bottom = font.getbbox(text, anchor="ls")
+        sizes.append((round(right - left) + 2 * pad, round(bottom - top) + 2 * pad))
+    hidden: npt.NDArray[np.uint8] = np.zeros((height, width), np.uint8)
+    wanted = []
+    for i, size in enumerate(sizes):
+        wanted.append(_candidates(masks[i] * (hidden == 0), boxes_N4[i], size))
+        hidden |= masks[i]
+    picture = Pillow.fromarray(canvas)
+    pencil = ImageDraw.Draw(picture)
+    for i, place in enumerate(place_labels(wanted, sizes, (height, width), taken)):
+        if place is not None:
+            color = palette_color(i)
+            luminance = 0.299 * color[0] + 0.587 * color[1] + 0.114 * color[2]
+            ink = (0, 0, 0) if luminance > 110 else (255, 255, 255)
+            x0, y0, x1, y1 = place
+            pencil.rounded_rectangle((x0, y0, x1 - 1, y1 - 1), radius=pad, fill=color)
+            pencil.text((x0 + pad, y1 - pad), texts[i], fill=ink, font=font, anchor="ls")
+    return np.asarray(picture).copy()
+
+
+def place_labels(
+    wanted: Sequence[Sequence[tuple[int, int]]],
+    sizes: Sequence[tuple[int, int]],
+    image: tuple[int, int],
+    taken: Sequence[Rectangle] = (),
+) -> list[Rectangle | None]:
+    """Where labels of these sizes (width, height) go: each at the first upper left corner it wants that is free.
+
+    They lie inside an image of (height, width), and cover neither each other nor what is `taken`; None for one without
+    room. The first label chooses first.
+    """
+    placed: list[Rectangle | None] = []
+    for corners, (w, h) in zip(wanted, sizes, strict=True):
+        found = None
+        for x, y in corners:
+            x0, y0 = min(max(0, x), image[1] - w), min(max(0, y), image[0] - h)
+            here = (x0, y0, x0 + w, y0 + h)
+            others = [*taken, *(one for one in placed if one is not None)]
+            if min(x0, y0) >= 0 and not any(_overlap(here, other) for other in others):
+                found = here
+                break
+        placed.append(found)
+    return placed
+
+
+def _candidates(
+    seen: npt.NDArray[np.uint8], box: npt.NDArray[np.float32], size: tuple[int, int]
+) -> list[tuple[int, int]]:
+    """Corners for a label, the best first: in the widest part of what is seen of the mask, then around its box."""
+    w, h = size
+    x, y, box_w, box_h = (round(float(value)) for value in box)
+    around = [(x, y - h), (x + box_w - w, y - h), (x, y + box_h), (x + box_w - w, y + box_h), (x, y)]
+    if not seen.any():
+        return around
+    depth = cv2.distanceTransform(np.pad(seen, 1), cv2.DIST_L2, 3)[1:-1, 1:-1]
+    row, column = np.unravel_index(int(depth.argmax()), depth.shape)
+    middle = (int(column) - w // 2, int(row) - h // 2)
+    # in the middle of a mask with room for it; beside one that the label would cover
+    return [middle, *around] if depth.max() > 0.75 * h else [*around, middle]
+
+
+def _overlap(a: Rectangle, b: Rectangle) -> bool:
+    return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]
+
+
+@lru_cache(maxsize=64)
+def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+    return ImageFont.load_default(size)

@@ -42,11 +42,15 @@ class VerifyReport:
     shards: int = 0
     files: int = 0
     bytes: int = 0
+    left: int = 0  # shards that are not computed yet; no damage, but among the problems
 
     @property
     def summary(self) -> str:
         """One line."""
-        found = f"{len(self.problems)} problems" if self.problems else "no problem"
+        damage = len(self.problems) - bool(self.left)
+        found = f"{damage} problem{'s' * (damage != 1)}" if damage else "no problem"
+        if self.left:
+            found = f"unfinished, {self.left:,} shards left; {found}"
         return f"{found} in {self.shards:,} shards, {self.files:,} files, {self.bytes / 1e6:,.1f} MB"
 
 
@@ -107,6 +111,7 @@ def verify(dataset: Dataset) -> VerifyReport:
     if (digest.hexdigest(), n_images) != (card.inputs_sha256, card.n_images):
         report.problems.append(Problem(None, PLAN, f"the planned images are not those that {CARD} was made for"))
     missing = np.flatnonzero(generations < 0)
+    report.left = len(missing)
     if len(missing):
         sentence = f"{len(missing):,} of {card.n_shards:,} shards are not computed yet: run `generate` again"
         report.problems.append(Problem(int(missing[0]), commit_key(int(missing[0])), sentence))

@@ -185,10 +185,10 @@ def resolve_weights(spec: str, cache: Path | None = None, *, progress: Progress 
     try:
         return ResolvedWeights(spec, path, sha256_of(path), None)
     except FileNotFoundError:
-        nearest = difflib.get_close_matches(spec, WEIGHTS, n=1, cutoff=0.0)[0]
+        nearest = difflib.get_close_matches(spec, WEIGHTS, n=1, cutoff=0.6)
+        meant = f"did you mean {nearest[0]}?" if nearest else f"check the path, or take one of {', '.join(WEIGHTS)}."
         raise UserError(
-            f"{spec!r} is neither a file nor a registered name: did you mean {nearest}? "
-            "(`saliency-prompt weights list` shows all)"
+            f"{spec!r} is neither a file nor a registered name: {meant} (`saliency-prompt weights list` says more)"
         ) from None
     except OSError as error:
         raise UserError(f"cannot read the weights file {spec} ({error.strerror}): {_WAY_OUT}") from error
@@ -295,7 +295,14 @@ def _download(entry: WeightsEntry, partial: Path, progress: Progress | None) -> 
             if attempt == 0 and _offline(error.__cause__):
                 break
     host = urllib.parse.urlsplit(entry.url).hostname
-    raise UserError(f"cannot download {entry.name} from {host} ({reason}): {_WAY_OUT}")
+    raise UserError(f"cannot download {entry.name} from {host} ({reason}): {_WAY_OUT}{_at_hand(partial.parent)}")
+
+
+def _at_hand(cache: Path) -> str:
+    """The learned weights that are on this machine, as the end of a sentence."""
+    files = [entry for entry in WEIGHTS.values() if entry.path is not None or entry.url is not None]
+    here = [entry.name for entry in files if cached_path(entry, cache).is_file()]
+    return f"; {' and '.join(here)} {'is' if len(here) == 1 else 'are'} here already" if here else ""
 
 
 def _receive(entry: WeightsEntry, partial: Path, progress: Progress | None) -> None:

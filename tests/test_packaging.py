@@ -26,7 +26,7 @@ def test_every_module_is_in_the_wheel_and_imports(tmp_path: Path) -> None:
     parts = [path for floor in FLOORS for path in (ROOT / floor).rglob("*.*") if "__pycache__" not in path.parts]
     wanted = {
         f"saliency_prompt/{path.relative_to(ROOT).as_posix()}"
-        for path in [ROOT / "__init__.py", ROOT / "version.py", *parts]
+        for path in [ROOT / "__init__.py", ROOT / "__main__.py", ROOT / "version.py", *parts]
     }
     assert held == wanted
 

@@ -119,7 +119,7 @@ def test_show_and_export(dataset: Path, tmp_path: Path) -> None:
     drawn = run("show", dataset, "--out", tmp_path / "overlays", "--limit", 2).stdout.split()
     assert len(drawn) == 2
     assert all(Path(path).stat().st_size > 1000 for path in drawn)
-    assert "moved" in complains("show", dataset, "--out", tmp_path, "--image", "nobody.jpg")
+    assert "has no image 'nobody.jpg'" in complains("show", dataset, "--out", tmp_path, "--image", "nobody.jpg")
     run("export", "coco", dataset, tmp_path / "a.json")
     coco = COCO(str(tmp_path / "a.json"))
     assert len(coco.imgs) == 4

@@ -71,3 +71,11 @@ def test_every_key_is_listed() -> None:
     keys = valid_keys()
     assert {"plan.shard_size", "decode.short_side", "features.arch", "features.stride_in_1x1"} <= set(keys)
     assert len(keys) == len(set(keys))
+
+
+def test_all_that_is_wrong_is_said_at_once() -> None:
+    with pytest.raises(UserError, match="3 things in the configuration are wrong") as caught:
+        load_config(overrides=["nms.max_mask=5", "threshold.tau=3", "decode.min_side=abc"])
+    for part in ("nms.max_masks", "threshold.tau = 3", "decode.min_side = 'abc'"):
+        assert part in str(caught.value)
+    assert "\n" not in str(caught.value)

@@ -175,7 +175,8 @@ def test_offline_is_one_sentence_with_the_way_out(server, entry, tmp_path):
         w.fetch(offline, tmp_path)
     message = str(caught.value)
     assert message.startswith("cannot download net-r18 from 127.0.0.1 (")
-    assert message.endswith(": give a file with --weights FILE, or use --weights lab-color, which needs none")
+    assert ": give a file with --weights FILE, or use --weights lab-color, which needs none" in message
+    assert message.endswith("; densecl-r18-mini is here already")
     assert "\n" not in message
 
 
@@ -243,6 +244,9 @@ def test_a_file_resolves_to_its_digest(tmp_path):
 def test_a_misspelt_name_shows_the_nearest(tmp_path):
     with pytest.raises(UserError, match="neither a file nor a registered name: did you mean densecl-r50-in1k-200ep"):
         w.resolve_weights("densecl-r50")
+    with pytest.raises(UserError, match="check the path, or take one of densecl-r50-in1k-200ep, ") as caught:
+        w.resolve_weights("my-weights.pth")
+    assert "did you mean" not in str(caught.value)
     with pytest.raises(UserError, match="cannot read"):
         w.resolve_weights(str(tmp_path))
 
