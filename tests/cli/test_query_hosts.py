@@ -4,8 +4,12 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
+from torchvision.models.detection import MaskRCNN
+from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
 from typer.testing import CliRunner
 
+from commands import complains
 from corpus import write_scenes
 from saliency_prompt.cli.app import app
 from training_runs import small_weights
@@ -65,3 +69,17 @@ def test_every_command(host: str, world: tuple[Path, Path, Path], tmp_path: Path
     assert json.loads(scores.read_text())["classes"]["images"] == 4
     done("kernels", tmp_path / "fine", "--images", photos, "--out", tmp_path / "kernels.png", "--device", "cpu")
     assert (tmp_path / "kernels.png").stat().st_size > 1000
+
+
+def test_a_published_model_is_imported_and_used(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    backbone = resnet_fpn_backbone(backbone_name="resnet18", weights=None)
+    torch.save({"model": MaskRCNN(backbone, 3).state_dict()}, tmp_path / "published.pth")
+    gt = write_scenes(tmp_path / "photos", 1)
+    words = ["import", tmp_path / "published.pth", "--as", "maskrcnn", "--out", tmp_path / "run", "--categories", gt]
+    said = done(*words, *settings(["model.score_threshold=0", "model.proposals_test=20"]))
+    assert "maskrcnn on resnet18, 2 classes" in said
+    small = ["--short-side", "64", "--long-side", "96", "--min-score", "0", "--device", "cpu"]
+    done("predict", tmp_path / "run", tmp_path / "photos", "--out", tmp_path / "found.json", *small)
+    assert {one["category_id"] for one in json.loads((tmp_path / "found.json").read_text())} <= {3, 7}
+    assert "looks like maskrcnn" in complains(*words[:3], "knet", "--out", tmp_path / "other")

@@ -42,3 +42,29 @@ def test_a_resumed_run_gives_the_same_losses(host: str, labelled: Any, tmp_path:
     assert losses(tmp_path / "whole") == losses(tmp_path / "parts")
     a, b = (read_checkpoint(tmp_path / name / "last.ckpt").state for name in ("whole", "parts"))
     assert all(torch.equal(a[name], b[name]) for name in a)
+
+
+HEART = [
+    "data.short_side=96",
+    "data.long_side=128",
+    "data.workers=0",
+    "data.batch_size=8",
+    "data.flip=0",
+    "model.queries=12",
+    "model.stages=3",
+    "model.freeze=none",
+    "trainer.backbone_lr=1.0",
+    "trainer.lr_batch=8",
+    "trainer.decay_at=[0.75]",
+    "trainer.precision=fp32",
+    "trainer.evaluate_every=0",
+]
+
+
+@pytest.mark.parametrize(("host", "steps", "lr"), [("mask2former", 100, "5e-4")])
+def test_it_learns_eight_images_by_heart(host: str, steps: int, lr: str, tmp_path: Path) -> None:
+    gt = write_scenes(tmp_path / "photos", 8)
+    settings = [*HEART, f"trainer.max_epochs={steps}", f"trainer.lr={lr}"]  # a step is an epoch
+    train(tmp_path / "run", settings, model=host, images=tmp_path / "photos", gt=gt)
+    scores = evaluate_run(tmp_path / "run", str(tmp_path / "photos"), str(gt), CPU)
+    assert scores.numbers["AP"] > 90
