@@ -8,11 +8,12 @@ import typer
 
 from ..schemas.errors import UserError
 from .options import Device, LongSide, ShortSide, Threshold
+from .referring import judge_task
 
 
 def evaluate(
     dataset: Annotated[str, typer.Argument(metavar="DATASET|RUN", help="A data set, or a run (with --images).")],
-    gt: Annotated[str, typer.Option(help="COCO annotation file with masks.")],
+    gt: Annotated[str, typer.Option(help="COCO annotation file with masks; with --task its references or labels.")],
     json_: Annotated[
         str | None, typer.Option("--json", help="Also write the numbers, in per cent, to this file.")
     ] = None,
@@ -23,9 +24,26 @@ def evaluate(
     short_side: ShortSide = None,
     long_side: LongSide = None,
     threshold: Threshold = None,
+    task: Annotated[
+        str | None, typer.Option(help="Of unilseg: ris, rvos, semantic, open-vocabulary, salient or part.")
+    ] = None,
+    classes: Annotated[str | None, typer.Option(help="Of label images: file of the classes' names.")] = None,
+    zero_is_nothing: Annotated[
+        bool, typer.Option("--zero-is-nothing", help="Label images count classes from 1 (ADE20K, LIP).")
+    ] = False,
+    annotations: Annotated[str | None, typer.Option(help="Of rvos: folder of the annotated frames.")] = None,
+    submission: Annotated[str | None, typer.Option(help="Of rvos: folder to write masks for the server to.")] = None,
+    split: Annotated[str, typer.Option(help="Of ris: the split of the references.")] = "",
     device: Device = "auto",
 ) -> None:
-    """Compare masks and boxes with ground truth: all categories as one (useCats = 0); of a run by category as well."""
+    """Compare masks and boxes with ground truth: all categories as one (useCats = 0); of a run by category as well.
+
+    With --task, a run of unilseg on one of its tasks, by that task's metrics.
+    """
+    if task is not None:
+        inputs = {"classes": classes, "annotations": annotations, "submission": submission}
+        judge_task(Path(dataset), task, images, gt, inputs, zero_is_nothing, split, json_, device)
+        return
     from rich.console import Console
     from rich.table import Table
 

@@ -9,6 +9,7 @@ import typer
 from . import exits
 from .jobs import Out, RunFolder
 from .options import Device, LongSide, Overrides, ShortSide, Threshold
+from .referring import ask
 
 
 def models() -> None:
@@ -19,6 +20,7 @@ def models() -> None:
     from ..schemas.registry import PRODUCERS
     from ..schemas.training.densecl import DENSECL_PRESETS
     from ..schemas.training.registry import MODELS
+    from ..schemas.training.unilseg import UNILSEG_PRESETS
 
     table = Table("model", "what it is", "command", "presets")
     for name, spec in MODELS.items():
@@ -27,10 +29,11 @@ def models() -> None:
             table.add_row(
                 "", "the same with Saliency Prompt", f"pretrain --model {name}", ", ".join(spec.pretrain_presets)
             )
+    table.add_row("unilseg", "UniLSeg: masks of what a text names", "train --model unilseg", ", ".join(UNILSEG_PRESETS))
     table.add_row("densecl", "a backbone, from photographs alone", "densecl", ", ".join(DENSECL_PRESETS))
     labelling = Table("producer", "what it makes", "needs", "command", "presets")
     for name, producer in PRODUCERS.items():
-        command = f"generate PHOTOS {producer.option}"
+        command = f"generate PHOTOS {producer.option}" if producer.option.startswith("--") else producer.option
         labelling.add_row(name, producer.about, producer.needs, command, ", ".join(producer.presets))
     console = Console(width=None if Console().is_terminal else 140)
     console.print(table)
@@ -72,7 +75,10 @@ def import_(
 def predict(
     run: RunFolder,
     photos: Annotated[str, typer.Argument(help="Folder, glob, text file of paths, COCO json, or bucket URL.")],
-    out: Annotated[Path, typer.Option(help="COCO results to write.")],
+    out: Annotated[Path, typer.Option(help="COCO results to write; with --text a folder for them and for pictures.")],
+    text: Annotated[
+        list[str] | None, typer.Option(help="Of unilseg: what to segment, say 'all dogs'; may be given several times.")
+    ] = None,
     overlays: Annotated[Path | None, typer.Option(help="Folder for pictures of them.")] = None,
     min_score: Annotated[float, typer.Option(min=0, max=1, help="Smallest score.")] = 0.05,
     short_side: ShortSide = None,
@@ -80,7 +86,10 @@ def predict(
     threshold: Threshold = None,
     device: Device = "auto",
 ) -> None:
-    """Find objects in photographs with a trained model. Exit code 3 if some could not be used."""
+    """Find objects in photographs with a trained model, or what texts name. Exit code 3 if some could not be used."""
+    if text:
+        ask(run, photos, text, out, device)
+        return
     from ..pipeline.training.find import Conditions
     from ..pipeline.training.predict import predict as find
     from ..stages.device import resolve_device

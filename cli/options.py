@@ -24,6 +24,13 @@ LabelPreset = Annotated[
     str | None,
     typer.Option(help="Named configuration: saliency-prompt (the default), freesolo, paper-literal or uplvp."),
 ]
+LabelledBy = Annotated[
+    str | None,
+    typer.Option(
+        "--producer",
+        help="What labels: saliency (the default), merge, ncut, random, or detector (--model); see `models`.",
+    ),
+]
 Model = Annotated[
     str | None, typer.Option(help="Folder of a training run: its model labels, instead of saliency.", metavar="RUN")
 ]
@@ -82,15 +89,24 @@ def executor(
 
 
 def label_config(
-    model: str | None, weights: str | None, preset: str | None, file: str | None, overrides: list[str] | None
+    model: str | None,
+    weights: str | None,
+    preset: str | None,
+    file: str | None,
+    overrides: list[str] | None,
+    producer: str | None = None,
 ) -> "LabelConfig":
-    """The configuration of what labels: a trained model if one is named, else saliency."""
+    """The configuration of what labels: the producer that is named, a trained model if there is one, else saliency."""
     from ..schemas.errors import UserError
     from ..schemas.registry import load_label_config
 
     if model is not None and weights is not None:
         raise UserError("--weights are those of saliency's backbone, and --model has its own: leave one of them out.")
-    producer = "saliency" if model is None else "detector"
+    if producer == "imported":
+        raise UserError("Masks that are there already come in with `import-masks`.")
+    if producer not in (None, "detector") and model is not None:
+        raise UserError(f"--model labels with the model, not with {producer}: leave one of them out.")
+    producer = producer or ("saliency" if model is None else "detector")
     return load_label_config(producer, preset, file, with_weights(overrides, weights))
 
 

@@ -12,8 +12,10 @@ from ..schemas.section import Section
 from ..schemas.training.registry import MODELS, load_pretraining_config, load_training_config
 from .jobs import MaxSteps, Out, Processes, Resume, ShowConfig, run_job
 from .options import ConfigFile, CpusPerWorker, DatasetUrl, Device, Overrides, Ray
+from .referring import train_unilseg
 
-Model = Annotated[str, typer.Option(help=f"One of {', '.join(MODELS)} (see `models`).")]
+DEFAULT_WEIGHTS = "densecl-r50-in1k-200ep"
+Model = Annotated[str, typer.Option(help=f"One of {', '.join(MODELS)}, unilseg (see `models`).")]
 TrainPreset = Annotated[str | None, typer.Option("--preset", help="Named configuration of the model (see `models`).")]
 Weights = Annotated[str, typer.Option(help="Backbone: registered name or file.")]
 ValImages = Annotated[str | None, typer.Option(help="Folder to evaluate on.")]
@@ -32,7 +34,11 @@ def train(
         str | None, typer.Option(help="Folder of the photographs: of --gt, or of DATASET if they have moved.")
     ] = None,
     gt: Annotated[str | None, typer.Option(help="COCO annotations.")] = None,
-    weights: Weights = "densecl-r50-in1k-200ep",
+    refer: Annotated[
+        str | None, typer.Option(help="Of unilseg: references, in REFER's files or COCO's format with `refs`.")
+    ] = None,
+    start: Annotated[str | None, typer.Option(help="Of unilseg: a run of it to begin from.")] = None,
+    weights: Weights = DEFAULT_WEIGHTS,
     val_images: ValImages = None,
     val_gt: ValGt = None,
     fraction: Fraction = 100.0,
@@ -48,7 +54,27 @@ def train(
     max_steps: MaxSteps = None,
     show_config: ShowConfig = False,
 ) -> None:
-    """Train a model on annotations, or on the pseudo-labels of a data set."""
+    """Train a model on annotations, or on the pseudo-labels of a data set; unilseg on masks with texts."""
+    if model == "unilseg":
+        if gt is not None:
+            raise UserError("unilseg trains on texts: give its references as --refer, not --gt.")
+        train_unilseg(
+            out,
+            dataset,
+            refer,
+            images,
+            (val_images, val_gt),
+            None if weights == DEFAULT_WEIGHTS else weights,
+            start,
+            (preset, config, set_ or []),
+            (device, processes, ray, cpus_per_worker),
+            resume=resume,
+            max_steps=max_steps,
+            show_config=show_config,
+        )
+        return
+    if refer is not None or start is not None:
+        raise UserError("--refer and --start are for --model unilseg: add it, or leave them out.")
     settings = load_training_config(model, preset, config, set_ or [])
     if show_config:
         _show(settings)

@@ -24,10 +24,10 @@ from ...schemas.labels.saliency import Config
 from ...schemas.load import parse_config
 from ...schemas.records import ImageRecord, ImageRef
 from ...stages.decode import DecodedImage, decode_image, resized_shape
+from ...stages.features import FeatureExtractor
 from ...stages.overlay import palette_color
 from ...stages.pixels import stack_pixels
 from ...stages.producers.saliency.assemble import PinnedProposals, image_record
-from ...stages.producers.saliency.features import FeatureExtractor
 from ...stages.producers.saliency.normalize import normalize_maps
 from ...stages.producers.saliency.producer import LoadedSaliency
 from ...stages.producers.saliency.proposals import propose, suppress

@@ -137,10 +137,18 @@ def prepare_supervised(job: TrainingJob, place: Place) -> Prepared:
     return Prepared(Supervised(host, config, data), config, card, judge, tuple(documents))
 
 
+def prepare_unilseg(job: TrainingJob, place: Place) -> Prepared:
+    """UniLSeg on pairs of masks and texts."""
+    from .referring import prepare_unilseg as prepare
+
+    return prepare(job, place)
+
+
 RECIPES: dict[str, Callable[[TrainingJob, Place], Prepared]] = {
     "densecl": prepare_densecl,
     "saliency-prompt": prepare_saliency_prompt,
     "supervised": prepare_supervised,
+    "unilseg": prepare_unilseg,
 }
 
 
