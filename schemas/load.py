@@ -143,6 +143,8 @@ def _nearest_key(place: str, model: type[BaseModel]) -> str:
         return difflib.get_close_matches(place, same, n=1, cutoff=0.0)[0]
     if "." not in place:
         keys = [*model.model_fields, *keys]
+    if elsewhere := [k for k in keys if k.rpartition(".")[2] == place.rpartition(".")[2]]:
+        return difflib.get_close_matches(place, elsewhere, n=1, cutoff=0.0)[0]
     close = difflib.get_close_matches(place, keys, n=1, cutoff=0.5)
     if close:
         return close[0]

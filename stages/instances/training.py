@@ -1,5 +1,6 @@
 """What recipes of models that find instances share: batches, parameters, rates."""
 
+import re
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
@@ -18,6 +19,7 @@ from .order import TrainingOrder, epoch_steps
 from .samples import Batch, Sample, collate
 
 STEM = ("conv1", "bn1", "layer1")
+STAGE = re.compile(r"_\d+$")  # at the end of a loss's name
 PREFIX = "host."  # of the detector's tensors in checkpoints
 
 
@@ -129,7 +131,7 @@ class InstanceRecipe(Recipe[Batch]):
         """Losses by kind: those of several stages together."""
         kinds: dict[str, Tensor] = {}
         for name, value in losses.items():
-            kind = f"loss_{name.removeprefix('initial_').rstrip('_0123456789')}"
+            kind = f"loss_{STAGE.sub('', name.removeprefix('initial_'))}"
             kinds[kind] = kinds.get(kind, torch.zeros_like(value)) + value.detach()
         return kinds
 
