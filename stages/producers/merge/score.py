@@ -105,7 +105,7 @@ def overlaps(inside_KN: npt.NDArray[np.bool_], sizes_N: Floats) -> Floats:
     sets = inside_KN.astype(np.float32)
     shared = (sets * sizes_N) @ sets.T  # sums of whole pixels: exact
     area = shared.diagonal()
-    iou: Floats = shared / np.maximum(area[:, None] + area[None] - shared, 1)
+    iou: Floats = (shared / np.maximum(area[:, None] + area[None] - shared, 1)).astype(np.float32, copy=False)
     return iou
 
 
