@@ -22,8 +22,9 @@ from environment import describe, publish
 from sp_ordering import label
 
 from saliency_prompt.pipeline.curves import draw_curves, read_curves
-from saliency_prompt.pipeline.instances.jobs import Loop, finetune, pretrain
-from saliency_prompt.schemas.instances import FINETUNE_PRESETS, PRETRAIN_PRESETS, load_instance_config
+from saliency_prompt.pipeline.training.job import Inputs, TrainingJob
+from saliency_prompt.schemas.training.registry import load_pretraining_config, load_training_config
+from saliency_prompt.stages.training.fit import Control, Place
 
 CPU = torch.device("cpu")
 COMMON = [
@@ -75,15 +76,18 @@ def run_arm(setting: Setting, name: str) -> None:
     start = setting.weights
     if name == "pre-trained":
         start = str(work / "pretrain")
-        config = load_instance_config(
-            PRETRAIN_PRESETS, "tiny", overrides=[*common, f"trainer.max_epochs={setting.pretrain_epochs}"]
+        config = load_pretraining_config(
+            "knet", "tiny", overrides=[*common, f"trainer.max_epochs={setting.pretrain_epochs}"]
         )
-        pretrain(str(work / "dataset"), None, setting.weights, config, work / "pretrain", Loop(CPU, resume=True))
+        inputs = Inputs(dataset=str(work / "dataset"), weights=setting.weights)
+        TrainingJob("saliency-prompt", config, inputs, work / "pretrain", resume=True).run(Place(CPU), Control())
     epochs = [f"trainer.max_epochs={setting.finetune_epochs}", f"trainer.evaluate_every={setting.finetune_epochs // 5}"]
-    config = load_instance_config(FINETUNE_PRESETS, "tiny", overrides=[*common, *epochs])
+    config = load_training_config("knet", "tiny", overrides=[*common, *epochs])
     gt, val = str(work / "train.json"), str(work / "val.json")
     out = work / name.replace(" ", "_")
-    finetune(start, setting.images, gt, config, out, Loop(CPU, resume=True), val_images=setting.images, val_gt=val)
+    begin = {"start": start} if Path(start).is_dir() else {"weights": start}
+    inputs = Inputs(images=setting.images, gt=gt, val_images=setting.images, val_gt=val, **begin)
+    TrainingJob("supervised", config, inputs, out, resume=True).run(Place(CPU), Control())
 
 
 def main() -> None:

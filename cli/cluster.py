@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from ..schemas.load import load_config
+from . import exits
 from .options import (
     ConfigFile,
     CpusPerWorker,
@@ -77,4 +78,4 @@ def check(
     findings = check_cluster(ray, workers, settings, out)
     for finding in findings:
         console.print(f"{'ok  ' if finding.ok else 'FAIL'} {finding.text}")
-    raise typer.Exit(0 if all(finding.ok for finding in findings) else 1)
+    raise typer.Exit(exits.DONE if all(finding.ok for finding in findings) else exits.FOUND_WORSE)

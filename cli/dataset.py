@@ -1,13 +1,12 @@
-"""`verify`, `gc`, `show` and `export coco`: everything that looks at a data set."""
+"""`verify`, `gc` and `show`: everything that looks at a data set."""
 
 from typing import Annotated
 
 import typer
 
 from ..schemas.errors import UserError
+from . import exits
 from .options import DatasetUrl
-
-export_app = typer.Typer(help="Write the data set in another format.", no_args_is_help=True)
 
 
 def verify(dataset: DatasetUrl) -> None:
@@ -19,7 +18,7 @@ def verify(dataset: DatasetUrl) -> None:
     for problem in report.problems:
         typer.echo(str(problem))
     typer.echo(report.summary)
-    raise typer.Exit(1 if report.problems else 0)
+    raise typer.Exit(exits.FOUND_WORSE if report.problems else exits.DONE)
 
 
 def gc(
@@ -52,13 +51,3 @@ def show(
         raise UserError("No image was drawn: the photographs were moved, or none has the given name.")
     for path in drawn:
         typer.echo(path)
-
-
-@export_app.command()
-def coco(dataset: DatasetUrl, annotations: Annotated[str, typer.Argument(help="The json file to write.")]) -> None:
-    """Write a COCO annotation file: one category `object`, RLE masks, boxes, scores; ids from 1."""
-    from ..store.dataset import Dataset
-    from ..store.export import export_coco
-
-    report = export_coco(Dataset.open(dataset), annotations)
-    typer.echo(f"wrote {annotations}: {report.images:,} images, {report.annotations:,} masks")

@@ -56,6 +56,8 @@ def explore(
         refs = list(
             islice((ref for shard in range(dataset.card.n_shards) for ref in dataset.read_inputs(shard)), IMAGES)
         )
+        if dataset.card.producer != "saliency":
+            raise UserError(f"{photos} was labelled by {dataset.card.producer}, and explore shows what saliency sees.")
         settings = parse_config(dataset.card.config)
         command = f"saliency-prompt generate {shlex.quote(dataset.card.source)} --out OTHER"
         if weights is not None:

@@ -46,6 +46,8 @@ def status(
             "counts": counts.model_dump(),
             "quarantine_reasons": dict(reasons),
             "root_hash": now.root_hash,
+            "producer": opened.card.producer,
+            "parent": opened.card.parent,
             "runs": [{**asdict(run), "alive": run.alive(time.time())} for run in states],
         }
         typer.echo(json.dumps(state, indent=2))
@@ -58,6 +60,8 @@ def status(
     )
     console.print(f"  masks      {counts.masks:,}")
     console.print(f"  weights    {opened.card.weights_name}")
+    if opened.card.parent is not None:
+        console.print(f"  made from  {opened.card.parent}")
     console.print(f"  sealed     {now.root_hash or 'no'}")
     if now.trouble:
         console.print(f"  damaged    the seal {now.trouble}: run `generate` again")

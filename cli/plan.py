@@ -11,7 +11,7 @@ from ..schemas.load import load_config
 from .options import (
     ConfigFile,
     Device,
-    FollowLinks,
+    NoFollowLinks,
     Overrides,
     Photos,
     Preset,
@@ -43,7 +43,7 @@ def plan(
     config: ConfigFile = None,
     set_: Overrides = None,
     root: Root = None,
-    follow_links: FollowLinks = True,
+    no_follow_links: NoFollowLinks = False,
     device: Device = "auto",
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
@@ -57,7 +57,7 @@ def plan(
     from ..stages.device import resolve_device
 
     where = resolve_device(device)
-    source = open_source(photos, root, follow_links=follow_links)
+    source = open_source(photos, root, follow_links=not no_follow_links)
     found = estimate(source, settings, Labeller(settings).load(), where)
     run = forecast(found, out, workers=workers, seconds_per_image=seconds_per_image, price=price_per_gpu_hour)
     if as_json:

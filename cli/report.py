@@ -5,12 +5,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from . import exits
 from .options import DatasetUrl
 
 if TYPE_CHECKING:
     from ..pipeline.report.page import Report
-
-EXIT_DRIFT = 1
 
 
 def report(
@@ -46,7 +45,7 @@ def report(
     for one in found:
         typer.echo(f"{'MOVED' if one.moved else 'ok   '} {one.name}: {one.distance:.3f} (at most {one.bound:.3f})")
     if any(one.moved for one in found):
-        raise typer.Exit(EXIT_DRIFT)
+        raise typer.Exit(exits.FOUND_WORSE)
 
 
 def tell(written: "Report") -> None:

@@ -8,6 +8,7 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TransferSpeedColu
 
 from ..schemas.errors import UserError
 from ..store import weights as registry
+from . import exits
 
 app = typer.Typer(help="Registered backbone weights.", no_args_is_help=True)
 
@@ -46,7 +47,7 @@ def verify(name: Name) -> None:
         typer.echo(f"{path} is as registered")
         return
     typer.echo(f"{path} is {'not as registered' if path.is_file() else 'missing'}: run `weights fetch {name}`")
-    raise typer.Exit(1)
+    raise typer.Exit(exits.FOUND_WORSE)
 
 
 def _entry(name: str) -> registry.WeightsEntry:

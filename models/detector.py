@@ -4,7 +4,7 @@ Shape legend: B images, M objects of an image, n found instances, K classes, D c
 batch, h w cells of a map.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from torch import Tensor, nn
@@ -28,7 +28,7 @@ class Targets:
 
     masks uint8 [M, H, W] of the padded batch; labels int64 [M]; boxes XYXY [M, 4] with exclusive ends, in pixels of
     the batch; weights fp32 [M]: a pseudo-label's score, else 1. has_mask bool [M]: whose mask may be learned from, None
-    where all may; a model that cannot do without refuses.
+    where all may; a model that cannot do without refuses. vectors fp32 [M, D]: what each may learn to be like.
     """
 
     masks: Tensor
@@ -36,6 +36,7 @@ class Targets:
     boxes: Tensor
     weights: Tensor
     has_mask: Tensor | None = None
+    vectors: Tensor | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,3 +96,8 @@ class Detector(nn.Module):
     def class_layers(self) -> list[str]:
         """Prefixes of parameters whose shape or meaning depends on the classes."""
         raise NotImplementedError
+
+    def inherit(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Of `class_layers`, what need not begin anew: this model's parameters made from another's state dict."""
+        del state
+        return {}

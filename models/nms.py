@@ -36,7 +36,7 @@ def suppress(
     gaussian_coeff: float = 2.0,
     iou_threshold: float = 0.5,
 ) -> Tensor:
-    """Scores [B, M] after one of `SUPPRESSIONS` (SOLOv2, Table 7) of masks sorted by descending score."""
+    """Scores [B, M] after one of `SUPPRESSIONS` (SOLO thesis, Table 4.6) of masks sorted by descending score."""
     if kind == "matrix":
         return matrix_nms(masks_BMK, scores_BM, labels_BM, kernel=kernel, gaussian_coeff=gaussian_coeff)
     if kind == "soft":
@@ -87,7 +87,7 @@ def greedy_nms(
 
 
 def fast_nms(masks_BMK: Tensor, scores_BM: Tensor, labels_BM: Tensor | None = None, *, iou_threshold: float) -> Tensor:
-    """`greedy_nms` in one step: a mask goes if it overlaps any better one, kept or not (YOLACT, section 3.3)."""
+    """`greedy_nms` in one step: a mask goes if it overlaps any better one, kept or not (YOLACT's Fast NMS)."""
     overlaps_BMM = _comparable(masks_BMK, labels_BM).triu_(1) > iou_threshold
     return scores_BM * ~overlaps_BMM.any(1)
 
@@ -95,7 +95,7 @@ def fast_nms(masks_BMK: Tensor, scores_BM: Tensor, labels_BM: Tensor | None = No
 def soft_nms(masks_BMK: Tensor, scores_BM: Tensor, labels_BM: Tensor | None = None, *, gaussian_coeff: float) -> Tensor:
     """Scores [B, M] that every mask in turn, by descending *current* score, decays by exp(-c IoU^2).
 
-    Bodla et al., Soft-NMS, Eq. 3. A mask that has had its turn keeps its score.
+    Bodla et al., Soft-NMS, with the Gaussian. A mask that has had its turn keeps its score.
     """
     decay_BMM = torch.exp(-gaussian_coeff * _comparable(masks_BMK, labels_BM).square_())
     scores_BM = scores_BM.clone()

@@ -4,11 +4,12 @@ from collections.abc import Callable
 
 from ..schemas.errors import UserError
 from ..schemas.training.contrastmask import MaskRCNNTraining
+from ..schemas.training.freesolo import FreeSoloTraining
 from ..schemas.training.knet import KNetPretraining, KNetTraining
 from ..schemas.training.mask2former import Mask2FormerPretraining, Mask2FormerTraining
 from ..schemas.training.queryinst import QueryInstPretraining, QueryInstTraining
 from ..schemas.training.sections import SupervisedConfig
-from ..schemas.training.solo import SoloTraining
+from ..schemas.training.solo import MattingSoloTraining, PanopticSoloTraining, SoloTraining
 from .backbones.base import Backbone
 from .detector import Detector
 
@@ -25,6 +26,7 @@ def _knet(config: SupervisedConfig, backbone: Backbone, num_classes: int) -> Det
         channels=model.channels,
         stages=model.stages,
         hidden=model.hidden,
+        norm_groups=model.norm_groups,
         class_weight=loss.classes,
         dice_weight=loss.dice,
         mask_weight=loss.mask,
@@ -46,6 +48,7 @@ def _mask2former(config: SupervisedConfig, backbone: Backbone, num_classes: int)
         hidden=model.hidden,
         encoder_stages=model.encoder_stages,
         encoder_hidden=model.encoder_hidden,
+        encoder_points=model.encoder_points,
         class_weight=loss.classes,
         mask_weight=loss.mask,
         dice_weight=loss.dice,
@@ -65,6 +68,8 @@ def _queryinst(config: SupervisedConfig, backbone: Backbone, num_classes: int) -
         channels=model.channels,
         stages=model.stages,
         hidden=model.hidden,
+        dynamic_channels=model.dynamic_channels,
+        repeat_masks=model.mask_logits == "repeat",
         class_weight=loss.classes,
         l1_weight=loss.l1,
         giou_weight=loss.giou,
@@ -86,6 +91,28 @@ def _solo(config: SupervisedConfig, backbone: Backbone, num_classes: int) -> Det
     return build(backbone, num_classes, config.model)
 
 
+def _panoptic(config: SupervisedConfig, backbone: Backbone, num_classes: int) -> Detector:
+    from .solo.build import build_panoptic
+
+    assert isinstance(config, PanopticSoloTraining)
+    panoptic = config.model.panoptic
+    return build_panoptic(backbone, num_classes, config.model, num_stuff=panoptic.stuff, panoptic=panoptic)
+
+
+def _matting(config: SupervisedConfig, backbone: Backbone, num_classes: int) -> Detector:
+    from .solo.build import build_matting
+
+    assert isinstance(config, MattingSoloTraining)
+    return build_matting(backbone, num_classes, config.model, matting=config.model.matting)
+
+
+def _freesolo(config: SupervisedConfig, backbone: Backbone, num_classes: int) -> Detector:
+    from .solo.build import build_free
+
+    assert isinstance(config, FreeSoloTraining)
+    return build_free(backbone, num_classes, config.model, config.weak)
+
+
 Builder = Callable[[SupervisedConfig, Backbone, int], Detector]
 DETECTORS: dict[str, Builder] = {
     "knet": _knet,
@@ -98,6 +125,9 @@ DETECTORS: dict[str, Builder] = {
     "decoupled-solo-light": _solo,
     "solov2": _solo,
     "solov2-light": _solo,
+    "solov2-panoptic": _panoptic,
+    "solov2-matting": _matting,
+    "freesolo": _freesolo,
 }
 
 

@@ -25,6 +25,15 @@ CITYSCAPES = {
     32: "motorcycle",
     33: "bicycle",
 }
+VOC = dict(
+    enumerate(
+        (
+            *("aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "diningtable"),
+            *("dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor"),
+        ),
+        start=1,
+    )
+)
 POINTS = 14  # of a CTW1500 polygon
 _SUFFIX = "_gtFine_instanceIds.png"
 
@@ -105,6 +114,31 @@ def read_textdet(source: Path) -> Iterator[Entry]:
             raise UserError(f"{path} is no textdet file ({error!r}): unpack the annotations again.") from None
 
 
+def read_voc(source: Path) -> Iterator[Entry]:
+    """Boxes of Pascal VOC's XML, whose corners count from 1 and are inside; difficult objects become crowds."""
+    numbers = {name: number for number, name in VOC.items()}
+    for path in sorted(source.rglob("*.xml")):
+        try:
+            root = ET.parse(path).getroot()  # noqa: S314  (expat refuses entity bombs; local file)
+            if root.tag != "annotation":
+                continue
+            found = []
+            for one in root.iter("object"):
+                left, top, right, bottom = (
+                    float(one.findtext(f"bndbox/{side}") or "nan") for side in ("xmin", "ymin", "xmax", "ymax")
+                )
+                box = [left - 1, top - 1, right - left + 1, bottom - top + 1]
+                if not all(np.isfinite(box)) or min(box[2:]) <= 0:
+                    raise ValueError(f"box {box}")
+                crowd = int(one.findtext("difficult") or 0)
+                number = numbers[one.findtext("name") or ""]
+                found.append({"bbox": box, "area": box[2] * box[3], "category_id": number, "iscrowd": crowd})
+            size = (int(root.findtext("size/height") or 0), int(root.findtext("size/width") or 0))
+            yield root.findtext("filename") or f"{path.stem}.jpg", *size, found
+        except (ET.ParseError, ValueError, KeyError) as error:
+            raise UserError(f"{path} is no annotation of VOC ({error!r}): unpack the annotations again.") from None
+
+
 def _polygons_of_xml(path: Path) -> Iterator[npt.NDArray[np.float64]]:
     try:
         boxes = ET.parse(path).getroot().iter("box")  # noqa: S314  (expat refuses entity bombs; local file)
@@ -146,4 +180,5 @@ CONVERTERS: dict[str, tuple[Callable[[Path], Iterator[Entry]], dict[int, str]]] 
     "cityscapes": (read_cityscapes, CITYSCAPES),
     "ctw1500": (read_ctw1500, {1: "text"}),
     "textdet": (read_textdet, {1: "text"}),
+    "voc": (read_voc, VOC),
 }

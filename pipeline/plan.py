@@ -75,7 +75,7 @@ def plan(
     if store.exists(CARD):
         return _resume(Dataset.open(out), source, config, loaded, parent)
     refuse_target_inside(out, source)
-    config = _cut_like(parent, config)
+    config = cut_like(parent, config)
     resolved = resolve_config(config, loaded.facts, device, source)
     summary = write_inputs(store, source.refs(), resolved.plan.shard_size)
     producer, root_hash = producer_of(resolved), None if parent is None else parent.root_hash
@@ -110,11 +110,15 @@ def _resume(dataset: Dataset, source: Source, config: LabelConfig, loaded: Loade
     card = dataset.card
     if (producer := producer_of(config)) != card.producer:
         raise UserError(f"{dataset.url} holds labels of {card.producer}, not of {producer}: choose another --out.")
+    if card.derivation is not None:
+        raise UserError(
+            f"{dataset.url} was made by `dataset {card.derivation.operation}` from another: choose another --out."
+        )
     root_hash = None if parent is None else parent.root_hash
     if root_hash != card.parent:
         made, asked_for = (f"from {one[:12]}" if one else "without --from" for one in (card.parent, root_hash))
         raise UserError(f"{dataset.url} was made {made}, not {asked_for}: name the same data set, or another --out.")
-    config = _cut_like(parent, config)
+    config = cut_like(parent, config)
     stored = parse_settings(type(config), card.config)
     asked = adopt(config, stored)
     if fingerprint(identity(asked), loaded.weights_sha256, root_hash) != card.fingerprint:
@@ -132,7 +136,7 @@ def _resume(dataset: Dataset, source: Source, config: LabelConfig, loaded: Loade
     return Planned(dataset, asked, loaded, parent, resumed=True)
 
 
-def _cut_like(parent: Parent | None, config: _Config) -> _Config:
+def cut_like(parent: Parent | None, config: _Config) -> _Config:
     """Shard i of a data set reads shard i of the one that it is made from."""
     if parent is None:
         return config

@@ -5,10 +5,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from .errors import UserError
+from .labels.annotate import ANNOTATE_COLUMNS, ANNOTATE_PRESETS, AnnotateConfig
 from .labels.base import LabelConfig
 from .labels.detector import DETECTOR_PRESETS, DetectorConfig
+from .labels.imported import IMPORTED_PRESETS, ImportedConfig
 from .labels.merge import MERGE_PRESETS, MergeLabelConfig
 from .labels.ncut import NCUT_PRESETS, NcutLabelConfig
+from .labels.random import RANDOM_PRESETS, RandomConfig
 from .labels.saliency import PRESETS, Config
 from .load import load_settings, parse_settings
 
@@ -19,7 +22,8 @@ Presets = Mapping[str, Mapping[str, Any]]
 class ProducerSpec:
     """A producer: its configuration, presets (the first is the default), and own columns of masks.parquet.
 
-    `columns` are names and types as a data set's card declares them. `needs` says what it must be given.
+    `columns` are names and types as a data set's card declares them. `needs` says what it must be given, and `option`
+    how `generate` is given it.
     """
 
     about: str
@@ -27,6 +31,7 @@ class ProducerSpec:
     presets: Presets
     columns: Mapping[str, str]
     needs: str
+    option: str
 
 
 PRODUCERS: dict[str, ProducerSpec] = {
@@ -36,6 +41,7 @@ PRODUCERS: dict[str, ProducerSpec] = {
         presets=PRESETS,
         columns={"score_raw": "float32", "seed_scale": "int8", "seed_y": "int16", "seed_x": "int16"},
         needs="weights of a backbone",
+        option="--weights W",
     ),
     "detector": ProducerSpec(
         about="instances and their classes, found by a trained model",
@@ -43,6 +49,31 @@ PRODUCERS: dict[str, ProducerSpec] = {
         presets=DETECTOR_PRESETS,
         columns={"label": "int32", "maskness": "float32"},
         needs="the folder of a training run",
+        option="--model RUN",
+    ),
+    "random": ProducerSpec(
+        about="rectangles in random places, with prompt vectors: the lower bound of comparisons",
+        config=RandomConfig,
+        presets=RANDOM_PRESETS,
+        columns={},
+        needs="weights of a backbone",
+        option="--producer random --weights W",
+    ),
+    "imported": ProducerSpec(
+        about="anybody's masks (COCO, YOLO, PNG, SAM), with prompt vectors",
+        config=ImportedConfig,
+        presets=IMPORTED_PRESETS,
+        columns={"label": "int32"},
+        needs="masks, and weights of a backbone",
+        option="import-masks MASKS --weights W",
+    ),
+    "annotate": ProducerSpec(
+        about="masks with texts, by a chain of models",
+        config=AnnotateConfig,
+        presets=ANNOTATE_PRESETS,
+        columns=ANNOTATE_COLUMNS,
+        needs="models by role; of the branch unlabelled, the folder of a run of UniLSeg",
+        option="annotate PHOTOS --branch tags",
     ),
     "merge": ProducerSpec(
         about="regions that hold together, merged bottom-up from superpixels, without any labels",
@@ -50,6 +81,7 @@ PRODUCERS: dict[str, ProducerSpec] = {
         presets=MERGE_PRESETS,
         columns={"hierarchy": "int8"},
         needs="weights of a backbone",
+        option="--producer merge --weights W",
     ),
     "ncut": ProducerSpec(
         about="objects cut out of the graph of features, without any labels",
@@ -57,6 +89,7 @@ PRODUCERS: dict[str, ProducerSpec] = {
         presets=NCUT_PRESETS,
         columns={},
         needs="weights of a backbone",
+        option="--producer ncut --weights W",
     ),
 }
 

@@ -26,7 +26,9 @@ class Session(BaseModel):
 class RunCard(BaseModel):
     """What a run trains (`recipe`, `model`, `config`), on what (`data`, a digest of it), from what (`weights`).
 
-    `categories` are the ids of a COCO file, label i being categories[i]; empty for a model without classes.
+    `categories` are the ids of a COCO file, label i being categories[i]; empty for a model without classes. `base` are
+    those whose masks were learned from, empty for all; `pseudo` is the root hash of the data set whose masks stood in
+    for others. `stuff` are a panoptic file's categories without instances.
     """
 
     model_config = ConfigDict(frozen=True, extra="ignore")
@@ -41,11 +43,17 @@ class RunCard(BaseModel):
     num_classes: int = 0
     categories: tuple[int, ...] = ()
     class_names: tuple[str, ...] = ()
+    base: tuple[int, ...] = ()
+    pseudo: str = ""
+    stuff: tuple[int, ...] = ()
+    stuff_names: tuple[str, ...] = ()
     seed_channels: int = 0
     source: str = ""
     images: int = 0
     data: str = ""
     percent: float = 100.0
+    mask_percent: float = 100.0
+    mask_per_image: bool = False
     pretrained: str | None = None
     sessions: tuple[Session, ...] = ()
     last: dict[str, float] = {}
@@ -60,10 +68,15 @@ _IDENTITY = {
     "weights_sha256": "the backbone's weights",
     "num_classes": "the number of classes",
     "categories": "the categories",
+    "base": "the base classes",
+    "pseudo": "the masks that stand in",
+    "stuff": "the categories of stuff",
     "seed_channels": "the length of the stored vectors",
     "images": "the number of images",
     "data": "the data",
     "percent": "the share of the images",
+    "mask_percent": "the share of the masks",
+    "mask_per_image": "how masks are drawn",
 }
 
 
@@ -83,7 +96,10 @@ def upgrade_card(old: Mapping[str, Any]) -> dict[str, Any]:
             "last": {name: value for name, value in old.get("last", {}).items() if name not in ("step", "epoch")},
         }
     recipe = {"pretrain": "saliency-prompt", "finetune": "supervised"}[old["kind"]]
-    return {**old, "recipe": recipe, "model": old["config"]["model"]["host"], "data": old.get("dataset") or ""}
+    model = old["config"]["model"]
+    config = {**old["config"], "model": {"norm_groups": min(32, model["channels"] // 4), **model}}
+    data = old.get("dataset") or ""
+    return {**old, "recipe": recipe, "model": model["host"], "config": config, "data": data}
 
 
 def differences(old: RunCard, new: RunCard) -> list[str]:

@@ -67,7 +67,8 @@ def parse_header(data: bytes) -> ImageHeader:
     """
     kind = image_format(data)
     if kind is None:
-        raise BadImage("unsupported_format", "no JPEG, PNG, WebP, BMP or TIFF by its first bytes")
+        # The sentence is part of old data sets' bytes, and so of their hashes: it does not follow the list of formats.
+        raise BadImage("unsupported_format", "not JPEG, PNG or WebP by its first bytes")
     try:
         header = _PARSERS[kind](data)
     except (struct.error, IndexError) as error:

@@ -64,7 +64,7 @@ def gradient_size(alpha_HW: Floats) -> Floats:
 
 
 def connection(found_HW: Floats, truth_HW: Floats) -> tuple[Floats, Floats]:
-    """How connected each pixel is with the source, the largest region that is opaque in both (Rhemann, Eq. 2).
+    """How connected each pixel is with the source, the largest region that is opaque in both (Rhemann et al.).
 
     A pixel's level is the highest step at which it belongs to the largest 4-connected region where both alphas reach
     that step; what its alpha has above that level is unconnected.

@@ -1,4 +1,4 @@
-"""COCO's panoptic format, and Panoptic Quality (Kirillov et al., Panoptic Segmentation, section 4).
+"""COCO's panoptic format, and Panoptic Quality (Kirillov et al., Panoptic Segmentation).
 
 A picture holds the number of each pixel's segment, id = R + 256 G + 256^2 B; 0 is void, where nothing is known. A json
 tells the category of each number.
@@ -16,6 +16,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from ..models.solo.panoptic import Segment
 from ..schemas.errors import UserError
 
 Ids = npt.NDArray[np.int64]
@@ -127,6 +128,41 @@ def semantic_map(ids_HW: Ids, segments: Iterable[SegmentInfo], categories: Seque
     for one in segments:
         wanted[ids_HW == one.number] = stuff.index(one.category) + 1 if one.category in stuff else 0
     return wanted
+
+
+def thing_masks(ids_HW: Ids, segments: Iterable[SegmentInfo], categories: Sequence[Category]) -> tuple[Bytes, Ids]:
+    """What a detector learns: 0/1 masks of things but crowds [M, H, W], and labels in the things' order [M]."""
+    things = [one.number for one in categories if one.is_thing]
+    chosen = [one for one in segments if one.category in things and not one.crowd]
+    masks = [(ids_HW == one.number).astype(np.uint8) for one in chosen]
+    labels = np.array([things.index(one.category) for one in chosen], np.int64)
+    return np.stack(masks) if masks else np.zeros((0, *ids_HW.shape), np.uint8), labels
+
+
+def with_categories(segments: Iterable[Segment], categories: Sequence[Category]) -> list[SegmentInfo]:
+    """Segments of a model's picture under the categories' numbers."""
+    kinds = {kind: [one.number for one in categories if one.is_thing == kind] for kind in (True, False)}
+    return [SegmentInfo(one.number, kinds[one.is_thing][one.label]) for one in segments]
+
+
+def as_annotation(image_id: int, png_file: str, ids_HW: Ids, segments: Iterable[SegmentInfo]) -> dict[str, Any]:
+    """A picture's entry of a panoptic json; boxes XYWH. Segments without a pixel are left out."""
+    infos = []
+    for one in segments:
+        rows, columns = np.nonzero(ids_HW == one.number)
+        if len(rows):
+            left, top = int(columns.min()), int(rows.min())
+            box = [left, top, int(columns.max()) + 1 - left, int(rows.max()) + 1 - top]
+            infos.append(
+                {
+                    "id": one.number,
+                    "category_id": one.category,
+                    "iscrowd": int(one.crowd),
+                    "area": len(rows),
+                    "bbox": box,
+                }
+            )
+    return {"image_id": image_id, "file_name": png_file, "segments_info": infos}
 
 
 @dataclass(slots=True)

@@ -22,6 +22,10 @@ FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 
+class LostError(TransientError):
+    """A file that was being written was removed by somebody else."""
+
+
 class ObjectInfo(NamedTuple):
     """What a listing says about an object."""
 
@@ -167,6 +171,11 @@ class ObjectStore:
         try:
             yield
         except FileNotFoundError as error:
+            if writing and self._root is not None and self._root.is_dir():
+                raise LostError(
+                    f"{self.url} lost a file while it was written: let no `gc` run with so short a grace, and run the "
+                    "same command again to resume."
+                ) from error
             if writing:
                 raise UserError(f"{self.url} does not exist: create the bucket or folder first.") from error
             raise

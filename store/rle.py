@@ -12,6 +12,7 @@ import pyarrow as pa
 MAX_PIXELS = 2**30  # of a mask; it is also the most that `decode.max_pixels` may be
 _MORE, _SIGN, _BITS, _ZERO = 0x20, 0x10, 5, 48
 _LONGEST = 7  # characters of a number below 2^31, with its sign
+_PIECE = 1 << 15  # characters looked at at once
 
 Ints = npt.NDArray[np.int64]
 
@@ -56,34 +57,54 @@ def _buffers(counts: pa.ChunkedArray) -> tuple[npt.NDArray[np.uint8], Ints]:
 
 
 def _areas(chars: npt.NDArray[np.uint8], ends: npt.NDArray[np.bool_], offsets: Ints, pixels: Ints) -> Ints:
-    """As `valid_rles`, of strings that end with a whole number."""
-    stops = np.flatnonzero(ends) + 1
-    starts = np.concatenate([[0], stops[:-1]])
-    length = stops - starts
+    """As `valid_rles`, of strings that end with a whole number; some thousand masks at a time stay in the cache."""
+    pieces = []
+    start = 0
+    while start < len(pixels):
+        stop = max(start + 1, int(np.searchsorted(offsets, offsets[start] + _PIECE, side="right")) - 1)
+        mine = slice(offsets[start], offsets[stop])
+        pieces.append(
+            _areas_at_once(chars[mine], ends[mine], offsets[start : stop + 1] - offsets[start], pixels[start:stop])
+        )
+        start = stop
+    return np.concatenate(pieces)
+
+
+def _areas_at_once(chars: npt.NDArray[np.uint8], ends: npt.NDArray[np.bool_], offsets: Ints, pixels: Ints) -> Ints:
+    stops = np.flatnonzero(ends)
+    starts = np.empty_like(stops)
+    starts[0], starts[1:] = 0, stops[:-1] + 1
+    value, long = _numbers(chars, starts, stops)
     first = np.searchsorted(starts, offsets)  # number of each mask's first run: [n + 1]
     runs = np.diff(first)
-    long = length > _LONGEST
-    place = np.arange(len(chars)) - np.repeat(starts, length)
-    digits = (chars & 0x1F).astype(np.int64) << (_BITS * np.minimum(place, _LONGEST))
-    value = np.add.reduceat(digits, starts)
-    negative = (chars[stops - 1] & _SIGN) > 0
-    value[negative] -= np.int64(1) << (_BITS * np.minimum(length[negative], _LONGEST + 1))
-    value[long] = -(2**40)
+    owner_first = np.repeat(first[:-1], runs)
+    index = np.arange(len(value)) - owner_first
+    odd = (index & 1).astype(bool)
     # Undo the differences: runs 1, 3, 5, ... and 2, 4, 6, ... are two running sums; run 0 stands alone.
-    owner = np.repeat(np.arange(len(runs)), runs)
-    index = np.arange(len(value)) - first[owner]
-    for parity in (0, 1):
-        mine = np.flatnonzero((index % 2 == parity) & (index > 0))
-        if not len(mine):
-            continue
-        total = np.cumsum(value[mine])
-        begins = np.flatnonzero(np.diff(owner[mine], prepend=-1))
-        before = np.where(begins > 0, total[begins - 1], 0)
-        value[mine] = total - np.repeat(before, np.diff(begins, append=len(mine)))
-    bad = (value < 0) | (value > MAX_PIXELS)
+    for mine in (odd, ~odd & (index > 0)):
+        total = np.cumsum(value * mine)
+        before = np.where(first[:-1] > 0, total[first[:-1] - 1], 0)
+        np.copyto(value, total - np.repeat(before, runs), where=mine)
+    bad = (value < 0) | (value > MAX_PIXELS) | long
     value[bad] = 0
-    wrong = np.add.reduceat(bad, first[:-1]) > 0
-    total = np.add.reduceat(value, first[:-1])
-    area = np.add.reduceat(np.where(index % 2 == 1, value, 0), first[:-1])
-    wrong |= (total != pixels) | (runs > pixels + 1)
-    return np.where(wrong, -1, area).astype(np.int64)
+    wrong = np.logical_or.reduceat(bad, first[:-1])
+    wrong |= (np.add.reduceat(value, first[:-1]) != pixels) | (runs > pixels + 1)
+    area: Ints = np.add.reduceat(value * odd, first[:-1])
+    return np.where(wrong, -1, area)
+
+
+def _numbers(chars: npt.NDArray[np.uint8], starts: Ints, stops: Ints) -> tuple[Ints, npt.NDArray[np.bool_]]:
+    """The numbers between characters `starts` and `stops`, both included, and which of them are too long to be one."""
+    value = (chars[starts] & 0x1F).astype(np.int64)
+    length = stops - starts + 1
+    longer = np.flatnonzero(length > 1)
+    for place in range(1, _LONGEST):
+        if not len(longer):
+            break
+        value[longer] |= (chars[starts[longer] + place] & 0x1F).astype(np.int64) << (_BITS * place)
+        longer = longer[length[longer] > place + 1]
+    negative = np.flatnonzero(chars[stops] & _SIGN)
+    value[negative] -= np.int64(1) << (_BITS * np.minimum(length[negative], _LONGEST))
+    long = (length > _LONGEST) | (np.abs(value) > 2 * MAX_PIXELS)  # so that sums of them stay within 64 bits
+    value[long] = 0
+    return value, long

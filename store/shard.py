@@ -26,11 +26,12 @@ from ..schemas.errors import UserError
 from ..schemas.manifest import FORMAT_VERSION, CommitInfo, FileEntry, ShardCommit, ShardCounts
 from ..schemas.records import CORE_COLUMNS, IMAGES_SCHEMA, MASKS_SCHEMA, ImageRecord
 from .layout import attempt_prefix, commit_key
-from .objects import ObjectStore
+from .objects import LostError, ObjectStore
 
 IMAGES, MASKS, PROMPTS, SALIENCY = "images.parquet", "masks.parquet", "prompts.zarr", "saliency.zarr"
 ROW_GROUP = 4096  # rows: one image of a shard costs a read of a few hundred kilobytes
 VECTOR_CHUNK = 1 << 20  # values per zarr chunk: 2 MB of fp16, the vectors of about 500 masks
+WRITES = 3  # tries, if somebody removes the files of an attempt that is being written
 MAP_CHUNK = 1 << 17  # 128 kB of bytes: the maps of one image
 
 log = logging.getLogger(__name__)
@@ -145,14 +146,28 @@ def lost_files(store: ObjectStore, commit: ShardCommit) -> list[str]:
 
 
 def _write(store: ObjectStore, shard_id: int, prefix: str, files: Mapping[str, bytes]) -> None:
-    for name, data in files.items():
-        store.put(f"{prefix}/{name}", data)
-        if (size := store.size(f"{prefix}/{name}")) != len(data):
-            raise UserError(
-                f"{store.url} kept {size} of the {len(data)} bytes written for {name} of shard {shard_id}: "
-                "check the disk or bucket, and run the same command again to resume."
-            )
-    store.sync([f"{prefix}/{name}" for name in files])
+    """Write files and look at their sizes; anew if some are removed meanwhile, by a `gc` that takes them for old."""
+    for left in reversed(range(WRITES)):
+        try:
+            for name, data in files.items():
+                store.put(f"{prefix}/{name}", data)
+                if (size := store.size(f"{prefix}/{name}")) not in (len(data), None):
+                    raise UserError(
+                        f"{store.url} kept {size} of the {len(data)} bytes written for {name} of shard {shard_id}: "
+                        "check the disk or bucket, and run the same command again to resume."
+                    )
+            store.sync([f"{prefix}/{name}" for name in files])
+            return
+        except (FileNotFoundError, LostError) as error:
+            if not left:
+                raise _not_kept(store, shard_id) from error
+
+
+def _not_kept(store: ObjectStore, shard_id: int) -> UserError:
+    return UserError(
+        f"{store.url} does not keep the files of shard {shard_id}: let no `gc` run with so short a grace, "
+        "and run the same command again to resume."
+    )
 
 
 def _ensure(store: ObjectStore, commit: ShardCommit, files: Mapping[str, bytes]) -> None:
@@ -170,10 +185,7 @@ def _ensure(store: ObjectStore, commit: ShardCommit, files: Mapping[str, bytes])
         raise
     if lost:
         store.delete([commit_key(commit.shard_id, commit.generation)])
-        raise UserError(
-            f"{store.url} does not keep {lost[0]} of shard {commit.shard_id}: let no `gc` run with so short a grace, "
-            "and run the same command again to resume."
-        )
+        raise _not_kept(store, commit.shard_id)
 
 
 def _remove(store: ObjectStore, keys: Sequence[str]) -> None:

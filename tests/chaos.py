@@ -8,14 +8,17 @@ import sys
 import threading
 import time
 from collections import Counter
+from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from saliency_prompt.store.check import gc, verify
 from saliency_prompt.store.dataset import Dataset
 
-SETTINGS = ("decode.short_side=256", "decode.long_side=512", "plan.shard_size=2", "features.batch_size=2")
-KILLS = ("worker", "node", "driver")
+SETTINGS = ("decode.short_side=256", "decode.long_side=512", "plan.shard_size=2")
+SALIENCY = ("--weights", "lab-color", "--set", "features.batch_size=2")
+KILLS = ("worker", "node", "driver", "pause")
 NODE = {"num_cpus": 4, "num_gpus": 2, "object_store_memory": 80 << 20}
 
 
@@ -25,9 +28,10 @@ class Chaos:
     Drivers and nodes have the environment of this process.
     """
 
-    def __init__(self, cluster: Any, photos: str) -> None:
+    def __init__(self, cluster: Any, photos: str, options: Sequence[str] = SALIENCY) -> None:
         self.cluster = cluster
         self.photos = photos
+        self.options = options  # of `generate`: what labels
         self.kills: Counter[str] = Counter()
         self.starts = 0
         self._nodes = [cluster.add_node(**NODE) for _ in range(2)]
@@ -61,6 +65,8 @@ class Chaos:
                 if kind == "driver":
                     driver.close()
                     driver = self._start(out)
+                elif kind == "pause":
+                    pause_a_worker(dice, out)
                 elif kind == "node":
                     self._replace_node(dice)
                 else:
@@ -85,7 +91,7 @@ class Chaos:
     def _command(self, out: str) -> list[str]:
         program = "from saliency_prompt.cli.app import main; main()"
         sets = [part for setting in SETTINGS for part in ("--set", setting)]
-        what = ["generate", self.photos, "--out", out, "--weights", "lab-color", *sets]
+        what = ["generate", self.photos, "--out", out, *self.options, *sets]
         return [sys.executable, "-c", program, *what]
 
 
@@ -134,11 +140,25 @@ def _environment() -> dict[str, str]:
 
 def kill_a_worker(dice: random.Random) -> None:
     """End one of the actors of this machine, if there is any."""
-    found = [
-        int(path.parent.name) for path in Path("/proc").glob("[0-9]*/cmdline") if b"ray::ShardActor" in _read(path)
-    ]
-    if found:
+    if found := _workers():
         os.kill(dice.choice(found), signal.SIGKILL)
+
+
+def pause_a_worker(dice: random.Random, out: str) -> None:
+    """Suspend one for a moment, in which `gc` takes what it has written but not committed for old."""
+    if not (found := _workers()):
+        return
+    worker = dice.choice(found)
+    with suppress(ProcessLookupError):  # it ends as it pleases
+        os.kill(worker, signal.SIGSTOP)
+        try:
+            gc(Dataset.open(out), grace_seconds=0)
+        finally:
+            os.kill(worker, signal.SIGCONT)
+
+
+def _workers() -> list[int]:
+    return [int(path.parent.name) for path in Path("/proc").glob("[0-9]*/cmdline") if b"ray::ShardActor" in _read(path)]
 
 
 def _read(path: Path) -> bytes:

@@ -4,10 +4,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from pycocotools import mask as coco_mask
 from torch import Tensor
 
 from saliency_prompt.models.backbones.base import LEVELS, Backbone
-from saliency_prompt.models.detector import Targets
+from saliency_prompt.models.detector import Found, Size, Targets
+from saliency_prompt.stages.paste import Frame, paste
 
 FOLDER = Path(__file__).resolve().parents[1].parent / "shared" / "data" / "oracles"
 SIZES = [(128, 160), (112, 144)]  # of the two images in the batch
@@ -62,3 +64,13 @@ def unpack(packed: Tensor, width: int) -> Tensor:
     shifts = torch.arange(7, -1, -1)
     bits = (packed[..., None].int() >> shifts) & 1
     return bits.flatten(-2)[..., :width].bool()
+
+
+def full_masks(found: Found, padded: Size, resized: Size, stored: Size) -> Tensor:
+    """The masks at the size of the stored image, drawn from their RLEs: bool [n, H, W]."""
+    boxes = None if found.boxes is None else found.boxes.detach().numpy()
+    pasted = paste(found.maps.detach().numpy(), boxes, Frame(padded, resized, stored))
+    drawn = torch.zeros(len(found), *stored, dtype=torch.bool)
+    for place, counts in zip(pasted.kept.tolist(), pasted.counts, strict=True):
+        drawn[place] = torch.from_numpy(coco_mask.decode({"size": list(stored), "counts": counts}).astype(bool))
+    return drawn

@@ -63,6 +63,42 @@ def test_no_producer_imports_a_sibling(path: Path) -> None:
             assert target[2] in (mine, "contract"), f"line {line}: {mine} may not import {target[2]}"
 
 
+RECIPES = ROOT / "stages" / "recipes"
+TRAINING = [
+    *sorted((ROOT / "stages" / "training").rglob("*.py")),
+    *sorted((ROOT / "stages" / "instances").glob("*.py")),
+]
+FAMILIES = {"densecl", "mask_rcnn", "queries", "solo", "unilseg"}  # folders of models/
+HOSTS = {"knet", "queryinst", "mask2former"}  # folders of models/queries/
+
+
+@pytest.mark.parametrize("path", sorted(RECIPES.rglob("*.py")), ids=lambda p: str(p.relative_to(ROOT)))
+def test_no_recipe_imports_a_sibling(path: Path) -> None:
+    mine = path.relative_to(RECIPES).parts[0].removesuffix(".py")
+    for name, line, _ in imports(path):
+        target = target_of(path, name) if name.startswith(".") else []
+        if target[:2] == ["stages", "recipes"]:
+            assert target[2] == mine, f"line {line}: {mine} may not import {target[2]}"
+
+
+@pytest.mark.parametrize("path", TRAINING, ids=lambda p: str(p.relative_to(ROOT)))
+def test_the_harness_knows_no_recipe(path: Path) -> None:
+    for name, line, _ in imports(path):
+        target = target_of(path, name) if name.startswith(".") else []
+        assert target[:2] != ["stages", "recipes"], f"line {line}"
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "models").rglob("*.py")), ids=lambda p: str(p.relative_to(ROOT)))
+def test_no_model_imports_a_sibling(path: Path) -> None:
+    parts = path.relative_to(ROOT / "models").parts
+    for name, line, _ in imports(path):
+        target = target_of(path, name) if name.startswith(".") else []
+        if target[:1] == ["models"] and parts[0] in FAMILIES and len(target) > 1 and target[1] in FAMILIES:
+            assert target[1] == parts[0], f"line {line}: {parts[0]} may not import {target[1]}"
+        if target[:2] == ["models", "queries"] and parts[0] == "queries" and parts[1] in HOSTS and target[2] in HOSTS:
+            assert target[2] == parts[1], f"line {line}: {parts[1]} may not import {target[2]}"
+
+
 def test_the_engine_knows_no_producer_but_the_contract() -> None:
     for name in ("engine.py", "run.py", "plan.py", "estimate.py", "batching.py"):
         for imported, line, _ in imports(ROOT / "pipeline" / name):
@@ -72,7 +108,7 @@ def test_the_engine_knows_no_producer_but_the_contract() -> None:
 
 
 HEAVY = {"transformers", "timm"}  # optional, and slow to import
-MAY_BE_HEAVY = ("models/backbones/vit.py", "stages/producers/annotate/")
+MAY_BE_HEAVY = ("models/backbones/vit.py", "models/unilseg/text.py", "stages/producers/annotate/")
 
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda p: str(p.relative_to(ROOT)))

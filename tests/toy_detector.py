@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
+from types import ModuleType
 
 import torch
 import torch.nn.functional as F
@@ -97,23 +97,8 @@ def open_toy(folder: Path) -> TrainedRun:
     return TrainedRun(module, str(folder), hashlib.sha256(text.encode()).hexdigest(), (96, 192))
 
 
-@dataclass
-class _Loaded:
-    module: Detector
-    sha256: str
-    config: SimpleNamespace
-
-
 def install() -> None:
     """Have `generate --model` open toys, in this process."""
-
-    def load_detector(folder: Path) -> _Loaded:
-        toy = open_toy(folder)
-        size = SimpleNamespace(short_side=toy.size[0], long_side=toy.size[1])
-        return _Loaded(toy.module, toy.sha256, SimpleNamespace(data=size))
-
-    for name in ("saliency_prompt.pipeline.training", "saliency_prompt.pipeline.training.model"):
-        module = ModuleType(name)
-        module.load_detector = load_detector  # type: ignore[attr-defined]
-        module.__path__ = []  # type: ignore[attr-defined]
-        sys.modules[name] = module
+    module = ModuleType("saliency_prompt.pipeline.training.model")
+    module.load_detector = open_toy  # type: ignore[attr-defined]
+    sys.modules[module.__name__] = module

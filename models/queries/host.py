@@ -10,8 +10,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
+import torch
 from torch import Tensor
 
+from ...schemas.errors import UserError
 from ..detector import Average, Detector, Found, Limits, Size, Targets
 
 Pairs = tuple[Tensor, Tensor]  # of queries and objects of an image, each int64 [P]
@@ -88,6 +90,10 @@ class QueryHost(Detector, Generic[I, R]):
         """Probabilities of every query's mask over the padded images: [B, N, h, w]."""
         raise NotImplementedError
 
+    def empty_masks(self, initial: I) -> Tensor | None:  # noqa: ARG002
+        """The share of queries whose first mask holds nothing; None for a host whose queries gather nothing by it."""
+        return None
+
     def losses(
         self, images_B3HW: Tensor, sizes: Sequence[Size], targets: Sequence[Targets], average: Average
     ) -> dict[str, Tensor]:
@@ -107,6 +113,15 @@ class QueryHost(Detector, Generic[I, R]):
         return self.query_maps(initial, self.refine(initial, initial.queries)[-1])
 
 
+def refuse_boxes(targets: Sequence[Targets]) -> None:
+    """Raise UserError where an object has no mask to learn from."""
+    if any(target.has_mask is not None and not target.has_mask.all() for target in targets):
+        raise UserError(
+            "The annotations have objects with a box alone, and this model learns from masks: give each a "
+            "segmentation, or train queryinst, maskrcnn or contrastmask."
+        )
+
+
 AnyHost = QueryHost[Any, Any]
 
 
@@ -119,3 +134,9 @@ def best_labels(scores_NK: Tensor, limits: Limits) -> tuple[Tensor, Tensor, Tens
     keep = best.values >= limits.min_score
     places = best.indices[keep]
     return best.values[keep], places // scores_NK.shape[1], places % scores_NK.shape[1]
+
+
+@torch.no_grad()
+def empty_share(masks_BNhw: Tensor) -> Tensor:
+    """The share of masks (logits) that hold no cell: such queries start from nothing that they saw."""
+    return (masks_BNhw <= 0).flatten(2).all(2).float().mean()

@@ -25,6 +25,6 @@ def sine_position(map_BCHW: Tensor) -> Tensor:
     return both[None].to(map_BCHW.dtype)
 
 
-def group_norm(channels: int) -> nn.GroupNorm:
-    """Group normalisation in 32 groups, or in as many as divide both."""
-    return nn.GroupNorm(math.gcd(32, channels), channels)
+def group_norm(channels: int, groups: int = 32) -> nn.GroupNorm:
+    """Group normalisation in so many groups, or in as many as divide both."""
+    return nn.GroupNorm(math.gcd(groups, channels), channels)

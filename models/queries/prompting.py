@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-import torch
 from torch import Tensor
 
 from ...schemas.errors import UserError
@@ -95,9 +94,3 @@ def pool_targets(host: AnyHost, pyramid: Pyramid, targets: Sequence[Targets], ho
     pooled = [pool(pyramid[name], stride) for name, stride in host.prompt_levels.items()]
     levels_BL = box_levels(boxes_BL4, list(host.prompt_levels.values()))
     return choose_levels(pooled, levels_BL), valid_BL
-
-
-@torch.no_grad()
-def empty_share(masks_BNhw: Tensor) -> Tensor:
-    """The share of masks (logits) that hold no cell: such queries start from nothing that they saw."""
-    return (masks_BNhw <= 0).flatten(2).all(2).float().mean()

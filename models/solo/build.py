@@ -1,8 +1,11 @@
 """From a configuration to a model."""
 
-from ...schemas.training.sections import DetectorSection
+from dataclasses import fields
+
+from ...schemas.training.freesolo import FreeSoloConfig, WeakLossConfig
 from ...schemas.training.solo import MattingConfig, PanopticConfig, SoloConfig
 from ..backbones.base import Backbone
+from .free import FreeSolo, WeakLoss
 from .matting import MattingSolo
 from .model import Solo
 from .options import Options
@@ -12,6 +15,20 @@ from .panoptic import PanopticSolo
 def build(backbone: Backbone, num_classes: int, config: SoloConfig) -> Solo:
     """A model with fresh parameters beside the backbone's. Raises UserError where the backbone does not fit."""
     return Solo(backbone, num_classes, options_of(config))
+
+
+def build_free(backbone: Backbone, num_classes: int, config: FreeSoloConfig, weak: WeakLossConfig) -> FreeSolo:
+    """`build` with weak losses and an embedding."""
+    loss = WeakLoss(
+        masks=weak.masks,
+        average=weak.average,
+        maximum=weak.maximum,
+        pairwise=weak.pairwise,
+        similar=weak.similar,
+        reduction=weak.reduction,
+        embedding=weak.embedding,
+    )
+    return FreeSolo(backbone, num_classes, options_of(config), loss)
 
 
 def build_panoptic(
@@ -38,4 +55,4 @@ def build_matting(backbone: Backbone, num_classes: int, config: SoloConfig, *, m
 
 def options_of(config: SoloConfig) -> Options:
     """The model's own options."""
-    return Options(**config.model_dump(exclude=set(DetectorSection.model_fields)))
+    return Options(**config.model_dump(include={field.name for field in fields(Options)}))

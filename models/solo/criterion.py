@@ -1,11 +1,11 @@
-"""The losses of the family: focal loss of classes; of masks Dice, cross-entropy or focal loss (SOLO, section 3.3.2).
+"""The losses of the family: focal loss of classes; of masks Dice, cross-entropy or focal loss (thesis, Eq. 3.1-3.4).
 
 Shape legend: B images, M objects of an image, K classes, S cells along a side of a grid, P pairs of cell and object,
 h w cells of a mask.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -18,7 +18,7 @@ from .head import Head, Level
 from .options import Options
 from .targets import Cells, assign_cells, contours, find_places, shrink, shrink_lines
 
-MASK_WEIGHTS = {"dice": 3.0, "bce": 10.0, "focal": 20.0}  # of the paper's comparison of losses (Table 5)
+MASK_WEIGHTS = {"dice": 3.0, "bce": 10.0, "focal": 20.0}  # of the comparison of losses (thesis, section 3.3.3)
 POSITIVE_WEIGHT = 2.0  # of a mask's own pixels in the cross-entropy
 CHUNK = 256  # masks whose maps are held at once; those of more are computed twice
 
@@ -38,7 +38,7 @@ def assign(targets: Sequence[Targets], options: Options, size: tuple[int, int]) 
     """Targets of all levels of all images of a batch, whose padded size is given; image by image."""
     found = []
     for image, target in enumerate(targets):
-        places = find_places(target.masks, target.boxes)
+        places = find_places(target.masks, target.boxes, target.has_mask)
         for number, (grid, scales) in enumerate(zip(options.grids, options.scales, strict=True)):
             cells = assign_cells(places, grid, scales, size, center=options.center, collision=options.collision)
             found.append(Assigned(number, image, cells))
@@ -55,15 +55,33 @@ def solo_losses(
     """Weighted losses "class" and "mask" of a batch whose padded size is (height, width).
 
     Both are divided by the number of cells with an object, in all levels and images; the classes by one more. An
-    object's weight is that of its cells' losses.
+    object's weight is that of its cells' losses. Cells of objects without a mask (`Targets.has_mask`) learn the class
+    alone, and do not count for the masks.
     """
     assigned = assign(targets, head.options, size)
-    positive = sum((one.cells.owners >= 0).sum() for one in assigned)
-    count = torch.as_tensor(positive, device=levels[0].classes.device).float()
+    count = count_cells(assigned, levels[0].classes.device)
+    known = [with_masks(one, targets[one.image]) for one in assigned]
+    masked = count_cells(known, count.device)
     return {
         "class": head.options.class_weight * class_loss(levels, targets, assigned) / average(count + 1),
-        "mask": mask_loss(head, levels, targets, assigned, size) / average(count),
+        "mask": mask_loss(head, levels, targets, known, size) / average(masked),
     }
+
+
+def count_cells(assigned: Sequence[Assigned], device: torch.device) -> Tensor:
+    """Cells that have an object, in all levels and images."""
+    positive = sum((one.cells.owners >= 0).sum() for one in assigned)
+    return torch.as_tensor(positive, device=device).float()
+
+
+def with_masks(one: Assigned, target: Targets) -> Assigned:
+    """The same without cells of objects whose mask is not known."""
+    if target.has_mask is None:
+        return one
+    cells, known = one.cells, torch.cat([target.has_mask, target.has_mask.new_zeros(1)])
+    owners = torch.where(known[cells.owners], cells.owners, -1)  # -1 is the last, which is not known
+    kept = known[cells.objects]
+    return replace(one, cells=Cells(owners, cells.cells[kept], cells.objects[kept]))
 
 
 def class_loss(levels: Sequence[Level], targets: Sequence[Targets], assigned: Sequence[Assigned]) -> Tensor:
@@ -90,7 +108,6 @@ def mask_loss(
 ) -> Tensor:
     """Weighted losses of the masks of all pairs, summed."""
     options = head.options
-    one_by_one = MASK_LOSSES[options.mask_loss]
     # every process needs a gradient for every parameter, also where no cell has an object
     total = 0 * torch.stack([p.float().sum() for p in head.parameters() if p.requires_grad]).sum()
     shrunk: dict[tuple[int, int], Tensor] = {}
@@ -101,21 +118,19 @@ def mask_loss(
         stride = size[0] // level.size[0]
         if (one.image, stride) not in shrunk:
             shrunk[one.image, stride] = mask_targets(target.masks, stride, outlines=options.contours)
-        for cells, objects in _chunks(one.cells):
-
-            def compute(
-                level: Level = level,
-                one: Assigned = one,
-                cells: Tensor = cells,
-                wanted: Tensor = shrunk[one.image, stride][objects],
-            ) -> Tensor:
-                logits = head.logits(level, one.number, one.image, cells).float()
-                return one_by_one(logits, wanted.float())
-
-            losses_P = compute() if len(one.cells.cells) <= CHUNK else checkpoint(compute, use_reentrant=False)
+        for cells, objects in chunks(one.cells):
+            pairs = (head, level, one, cells, shrunk[one.image, stride][objects])
+            few = len(one.cells.cells) <= CHUNK
+            losses_P = pair_losses(*pairs) if few else checkpoint(pair_losses, *pairs, use_reentrant=False)
             total = total + (losses_P * target.weights[objects].float()).sum()
     weight = MASK_WEIGHTS[options.mask_loss] if options.mask_weight is None else options.mask_weight
     return weight * total
+
+
+def pair_losses(head: Head, level: Level, one: Assigned, cells: Tensor, wanted_Phw: Tensor) -> Tensor:
+    """The loss of each mask [P] of some cells."""
+    logits_Phw = head.logits(level, one.number, one.image, cells).float()
+    return MASK_LOSSES[head.options.mask_loss](logits_Phw, wanted_Phw.float())
 
 
 def mask_targets(masks_MHW: Tensor, stride: int, *, outlines: bool) -> Tensor:
@@ -126,7 +141,7 @@ def mask_targets(masks_MHW: Tensor, stride: int, *, outlines: bool) -> Tensor:
 
 
 def dice(logits_Phw: Tensor, wanted_Phw: Tensor) -> Tensor:
-    """`losses.dice_loss` of each mask (Eq. 3-4)."""
+    """`losses.dice_loss` of each mask (thesis, Eq. 3.4)."""
     return dice_distance(logits_Phw.flatten(1).sigmoid(), wanted_Phw.flatten(1))
 
 
@@ -145,7 +160,7 @@ def focal(logits_Phw: Tensor, wanted_Phw: Tensor) -> Tensor:
 MASK_LOSSES: dict[str, MaskLoss] = {"dice": dice, "bce": cross_entropy, "focal": focal}
 
 
-def _chunks(cells: Cells) -> Iterator[tuple[Tensor, Tensor]]:
+def chunks(cells: Cells) -> Iterator[tuple[Tensor, Tensor]]:
     """The pairs of cells and objects, `CHUNK` at a time."""
     for start in range(0, len(cells.cells), CHUNK):
         yield cells.cells[start : start + CHUNK], cells.objects[start : start + CHUNK]

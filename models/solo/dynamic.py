@@ -1,4 +1,4 @@
-"""SOLOv2's head: every cell predicts the kernel that makes its mask (SOLOv2, section 3.2).
+"""SOLOv2's head: every cell predicts the kernel that makes its mask (thesis, section 4.2.1).
 
 Shape legend: B images, C channels, E channels of the mask feature, S cells along a side of a grid, N chosen cells,
 h w cells of the mask feature.
@@ -17,7 +17,7 @@ SEPARATE_DEPTH = 7  # layers of the mask branch of each level, as in SOLO
 
 
 class UnifiedFeature(nn.Module):
-    """P2 to P5 as one map at stride 4 (section 3.2.3): each level is doubled until it is there, and all are summed.
+    """P2 to P5 as one map at stride 4 (thesis, section 4.2.1): levels are doubled until they are there, and summed.
 
     With `coords`, P5 carries its coordinates. `outside` None leaves out the last 1x1 layer.
     """
@@ -123,16 +123,19 @@ class DynamicHead(Head):
         for one, grid in zip(level_maps(pyramid), self.options.grids, strict=True):
             kernels = self.kernels(self.kernel_tower(self._kernel_input(one, grid)))
             feature = self.feature(one) if unified is None else unified
-            levels.append(Level(self.class_logits(one, grid), (feature,), kernels))
+            classes, vectors = self.classes_and_vectors(one, grid)
+            levels.append(Level(classes, (feature,), kernels, vectors))
         return levels
 
     def logits(self, level: Level, number: int, image: int, cells: Tensor) -> Tensor:  # noqa: ARG002
         """See `Head`."""
         assert level.kernels is not None
-        size = self.options.kernel_size
+        size, map_Ehw = self.options.kernel_size, level.maps[0][image]
         chosen_ND = level.kernels[image].flatten(1)[:, cells].T
+        if size == 1:  # a plain product, which is faster than a convolution without a batch
+            return (chosen_ND @ map_Ehw.flatten(1)).view(len(cells), *level.size)
         kernels = chosen_ND.reshape(len(cells), self.options.kernel_channels, size, size)
-        return F.conv2d(level.maps[0][image], kernels, padding=size // 2)
+        return F.conv2d(map_Ehw[None], kernels, padding=size // 2)[0]
 
     def _kernel_input(self, map_BCHW: Tensor, grid: int) -> Tensor:
         """The map on the grid, with coordinates of the grid's cells (paper) or of the map's, resized (code)."""

@@ -1,4 +1,4 @@
-"""Heads whose kernels are learned: SOLO (section 3) and Decoupled SOLO (section 3.5).
+"""Heads whose kernels are learned: SOLO and Decoupled SOLO (thesis, chapter 3).
 
 Shape legend: B images, C channels, K classes, S cells along a side of a level's grid, N chosen cells, h w cells of a
 map of masks.
@@ -19,11 +19,15 @@ SAMPLES = 4  # along a side of a cell, of the alignment "region"
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Level:
-    """One grid's answer: class logits [B, K, S, S], what masks are made from, and each cell's kernel [B, D, S, S]."""
+    """One grid's answer: class logits [B, K, S, S], what masks are made from, and each cell's kernel [B, D, S, S].
+
+    vectors [B, E, S, S]: what a model with an embedding branch says of each cell.
+    """
 
     classes: Tensor
     maps: tuple[Tensor, ...]
     kernels: Tensor | None = None
+    vectors: Tensor | None = None
 
     @property
     def size(self) -> tuple[int, int]:
@@ -41,6 +45,7 @@ class Head(nn.Module):
             options.channels, options.width, options.depth, groups=options.groups, deform=options.deform
         )
         self.classes = output(options.width, num_classes, kernel=3, bias=PRIOR_BIAS)
+        self.embedding = output(options.width, options.embedding, kernel=3) if options.embedding else None
 
     def forward(self, pyramid: Sequence[Tensor]) -> list[Level]:
         """The levels, of P2 to P6 or of the single map."""
@@ -55,10 +60,13 @@ class Head(nn.Module):
         return resize(self.logits(level, number, image, cells)[None].sigmoid(), size)[0]
 
     def class_logits(self, map_BCHW: Tensor, grid: int) -> Tensor:
-        """Of the category branch: the map is aligned with the grid before the first layer (section 3.3.1)."""
-        aligned = align(map_BCHW, grid, self.options.align)
-        logits: Tensor = self.classes(self.class_tower(aligned))
-        return logits
+        """Of the category branch: the map is aligned with the grid before the first layer (thesis, section 3.3.3)."""
+        return self.classes_and_vectors(map_BCHW, grid)[0]
+
+    def classes_and_vectors(self, map_BCHW: Tensor, grid: int) -> tuple[Tensor, Tensor | None]:
+        """`class_logits`, and what the embedding branch, if there is one, makes of the same tower (section 6.2.3)."""
+        tower = self.class_tower(align(map_BCHW, grid, self.options.align))
+        return self.classes(tower), None if self.embedding is None else self.embedding(tower)
 
 
 class SoloHead(Head):
@@ -84,7 +92,7 @@ class SoloHead(Head):
 
 
 class DecoupledHead(Head):
-    """Decoupled SOLO: a channel for every column and one for every row; a mask is the product of two (Eq. 5)."""
+    """Decoupled SOLO: a channel for every column and every row; a mask is a product of two (thesis, Eq. 3.5)."""
 
     def __init__(self, num_classes: int, options: Options) -> None:
         super().__init__(num_classes, options)
@@ -167,7 +175,7 @@ def _some_channels(conv: nn.Module, map_CHW: Tensor, channels: Tensor) -> Tensor
     """What a convolution gives in these channels: [N, H, W]."""
     assert isinstance(conv, nn.Conv2d)
     assert conv.bias is not None
-    return F.conv2d(map_CHW, conv.weight[channels], conv.bias[channels], padding=conv.padding)
+    return F.conv2d(map_CHW[None], conv.weight[channels], conv.bias[channels], padding=conv.padding)[0]
 
 
 def _size(map_BCHW: Tensor) -> tuple[int, int]:

@@ -1,4 +1,4 @@
-"""From the levels' answers to instances (SOLO, section 3.2.4; SOLOv2, section 3.3).
+"""From the levels' answers to instances (thesis, section 3.2.4).
 
 Shape legend: B images, K classes, S cells along a side of a grid, N candidates, U cells among them, h w cells at
 stride 4.
@@ -61,49 +61,59 @@ def find_instances(head: Head, levels: Sequence[Level], image: int, limits: Limi
     """
     options = head.options
     candidates = find_candidates(levels, image, options)
-    maps_Uhw, places_N = _maps(head, levels, image, candidates, size)
-    inside_Uhw = maps_Uhw > options.mask_threshold
-    area_U = inside_Uhw.sum((1, 2))
-    maskness_U = torch.where(inside_Uhw, maps_Uhw, 0).sum((1, 2)) / area_U.clamp_min(1)
-    least_N = area_U.new_tensor(LEVEL_STRIDES)[candidates.levels]
-    kept = (area_U[places_N] > least_N).nonzero()[:, 0]
-    scores_N, order = (candidates.scores * maskness_U[places_N])[kept].sort(descending=True, stable=True)
-    kept = kept[order]
-    scores_N = suppress(
-        options.nms,
-        inside_Uhw[places_N[kept]].flatten(1).float()[None],
-        scores_N[None],
-        candidates.labels[kept][None],
-        kernel=options.nms_kernel,
-        gaussian_coeff=options.gaussian_coeff,
-        iou_threshold=options.nms_iou,
-    )[0]
+    maps, rows_N = _maps(head, levels, image, candidates, size)
+    with torch.autocast(maps[0].device.type, enabled=False):  # counts of pixels do not fit into 16 bits
+        inside = [(one > options.mask_threshold).float() for one in maps]
+        totals = [torch.einsum("uhw,uhw->u", one, where) for one, where in zip(maps, inside, strict=True)]
+        area_N = _gather([one.sum((1, 2)) for one in inside], candidates.levels, rows_N)
+        maskness_N = _gather(totals, candidates.levels, rows_N) / area_N.clamp_min(1)
+        kept = (area_N > area_N.new_tensor(LEVEL_STRIDES)[candidates.levels]).nonzero()[:, 0]
+        scores_N, order = (candidates.scores * maskness_N)[kept].sort(descending=True, stable=True)
+        kept = kept[order]
+        scores_N = suppress(
+            options.nms,
+            _gather(inside, candidates.levels[kept], rows_N[kept]).flatten(1)[None],
+            scores_N[None],
+            candidates.labels[kept][None],
+            kernel=options.nms_kernel,
+            gaussian_coeff=options.gaussian_coeff,
+            iou_threshold=options.nms_iou,
+        )[0]
     scores_N, order = scores_N.sort(descending=True, stable=True)
     wanted = (scores_N > 0) & (scores_N >= max(options.min_score, limits.min_score))
     order = order[wanted][: limits.most]
     kept = kept[order]
+    vectors = [level.vectors[image].flatten(1).T for level in levels if level.vectors is not None]
     starts = torch.tensor([0, *(grid * grid for grid in options.grids)], device=kept.device).cumsum(0)
     return Found(
-        maps=maps_Uhw[places_N[kept]],
+        maps=_gather(maps, candidates.levels[kept], rows_N[kept]),
         scores=scores_N[wanted][: limits.most],
         labels=candidates.labels[kept],
         sources=starts[candidates.levels[kept]] + candidates.cells[kept],
+        vectors=_gather(vectors, candidates.levels[kept], candidates.cells[kept]).float() if vectors else None,
     )
 
 
 def _maps(
     head: Head, levels: Sequence[Level], image: int, candidates: Candidates, size: tuple[int, int]
-) -> tuple[Tensor, Tensor]:
-    """Soft masks [U, *size] of the cells that occur, and which of them each candidate has [N]."""
-    places_N = torch.empty_like(candidates.cells)
-    maps = [candidates.scores.new_zeros((0, *size))]
-    count = 0
+) -> tuple[list[Tensor], Tensor]:
+    """Soft masks [U, *size] of each level's cells that occur, and which of its level's each candidate has [N]."""
+    rows_N = torch.empty_like(candidates.cells)
+    maps = []
     for number, level in enumerate(levels):
         here = (candidates.levels == number).nonzero()[:, 0]
-        if not len(here):
-            continue
-        cells, inverse = candidates.cells[here].unique(return_inverse=True)  # type: ignore[no-untyped-call]
-        places_N[here] = count + inverse
-        maps.append(head.soft(level, number, image, cells, size).float())
-        count += len(cells)
-    return torch.cat(maps), places_N
+        cells, rows_N[here] = candidates.cells[here].unique(return_inverse=True)  # type: ignore[no-untyped-call]
+        some = len(cells) > 0
+        maps.append(
+            head.soft(level, number, image, cells, size).float() if some else candidates.scores.new_zeros((0, *size))
+        )
+    return maps, rows_N
+
+
+def _gather(parts: Sequence[Tensor], levels_N: Tensor, rows_N: Tensor) -> Tensor:
+    """Rows of the levels' parts [U, ...] that each of N has: [N, ...]. Parts are never joined: they are large."""
+    found = parts[0].new_empty((len(levels_N), *parts[0].shape[1:]))
+    for number, part in enumerate(parts):
+        here = (levels_N == number).nonzero()[:, 0]
+        found[here] = part[rows_N[here]]
+    return found

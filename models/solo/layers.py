@@ -60,19 +60,19 @@ class Deformable(nn.Module):
         nn.init.zeros_(self.offset.bias)  # type: ignore[arg-type]
 
     def forward(self, map_BCHW: Tensor) -> Tensor:
-        """The convolved map."""
+        """The convolved map. Sampling is done in fp32: CPUs have no kernel in bf16, and places need the bits."""
         where, how = self.offset(map_BCHW).split([2 * self.points, self.points], dim=1)
         found: Tensor = deform_conv2d(
-            map_BCHW,
-            where,
-            self.weight,
-            self.bias,
+            map_BCHW.float(),
+            where.float(),
+            self.weight.float(),
+            None if self.bias is None else self.bias.float(),
             stride=self.stride,
             padding=self.padding,
             dilation=self.dilation,
-            mask=2 * how.sigmoid(),
+            mask=2 * how.float().sigmoid(),
         )
-        return found
+        return found.to(map_BCHW.dtype)
 
 
 class ConvNorm(nn.Module):

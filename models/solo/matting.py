@@ -1,4 +1,4 @@
-"""Soft mattes of instances at full resolution (SOLOv2, section 4.4).
+"""Soft mattes of instances at full resolution (thesis, section 4.3.4).
 
 The mask feature at full resolution, F' = U F + W h + b, with U bilinear upsampling, h the details and W, b a 1x1
 convolution, has 256 channels: a gigabyte for one image. A matte is k . F', and all of that is linear, so that

@@ -1,9 +1,10 @@
-"""SOLO, Decoupled SOLO and SOLOv2 as detectors: backbone, pyramid, head.
+"""SOLO, Decoupled SOLO and SOLOv2 as detectors: backbone, pyramid, head (thesis, chapters 3 and 4).
 
 Shape legend: B images, C channels, H W pixels of the padded batch.
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 
 import torch
 import torch.nn.functional as F
@@ -43,7 +44,7 @@ class Pyramid(nn.Module):
 
 
 class SingleMap(nn.Module):
-    """C3 to C5 as one map at stride 8 (SOLO, Table 2): 1x1 convolutions, resized, summed, smoothed by a 3x3."""
+    """C3 to C5 as one map at stride 8 (thesis, Table 3.2): 1x1 convolutions, resized, summed, smoothed by a 3x3."""
 
     def __init__(self, backbone: Backbone, channels: int) -> None:
         super().__init__()
@@ -109,7 +110,7 @@ class Solo(Detector):
     @staticmethod
     def pad(found: Found, images_B3HW: Tensor) -> Found:
         """The same on maps of the whole batch's size."""
-        return Found(Solo.pad_maps(found.maps, images_B3HW), found.scores, found.labels, found.sources)
+        return replace(found, maps=Solo.pad_maps(found.maps, images_B3HW))
 
     @staticmethod
     def pad_maps(maps_nhw: Tensor, images_B3HW: Tensor) -> Tensor:

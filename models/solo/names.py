@@ -42,7 +42,7 @@ _MASKS: dict[str, Rules] = {
 }
 _HEADS = ("mask_head.", "bbox_head.")  # mmdetection, the authors
 _INNER = (("gn", "norm"), ("conv_offset_mask", "offset"), ("conv_offset", "offset"))
-_OFFSET = re.compile(r"\.(conv\d?)_offset\.")  # beside its convolution rather than in it
+_OFFSET = re.compile(r"\.(conv\d)_offset\.")  # beside its convolution rather than in it
 
 
 def rename(name: str, options: Options) -> str | None:

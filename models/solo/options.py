@@ -11,7 +11,7 @@ Ranges = tuple[tuple[float, float], ...]
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """Of the model, its losses and its inference; the defaults are SOLOv2's (sections 3 and 4 of the paper)."""
+    """Of the model, its losses and its inference; the defaults are SOLOv2's (thesis, section 4.2)."""
 
     head: Literal["solo", "decoupled", "dynamic"] = "dynamic"
     channels: int = 256
@@ -31,6 +31,7 @@ class Options:
     feature_groups: int = 32
     deform: Literal["none", "last", "all"] = "none"
     deform_backbone: bool = False
+    embedding: int = 0  # channels of each cell's vector; 0 is none
 
     grids: tuple[int, ...] = (40, 36, 24, 16, 12)
     ranges: Ranges = ((1, 96), (48, 192), (96, 384), (192, 768), (384, 2048))

@@ -1,4 +1,4 @@
-"""Things and stuff at once: a semantic branch beside the instances (SOLOv2, section 4.3; Panoptic FPN).
+"""Things and stuff at once: a semantic branch beside the instances (thesis, section 4.3.3; Panoptic FPN).
 
 Shape legend: B images, T classes of stuff, n instances, H W pixels, h w cells at stride 4.
 """
@@ -32,7 +32,7 @@ class PanopticTargets(Targets):
 
 @dataclass(frozen=True, slots=True)
 class MergeRules:
-    """How things and stuff are put into one picture (Panoptic FPN, section 3; its public defaults)."""
+    """How things and stuff are put into one picture (as Panoptic FPN, with its public defaults)."""
 
     min_score: float = 0.5
     max_covered: float = 0.5

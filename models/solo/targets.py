@@ -1,4 +1,4 @@
-"""Which cells of which grid learn which object (SOLO, section 3.2; centre sampling of the authors' code).
+"""Which cells of which grid learn which object (thesis, chapter 3; numbers of the authors' code).
 
 Shape legend: M objects, H W pixels of the padded image, S cells along a side of a grid, P pairs of cell and object,
 h w cells of a mask.
@@ -35,13 +35,23 @@ class Cells:
     objects: Tensor
 
 
-def find_places(masks_MHW: Tensor, boxes_M4: Tensor) -> Places:
-    """Centres of mass, in indices of pixels; (0, 0) for a mask without pixels."""
+def find_places(masks_MHW: Tensor, boxes_M4: Tensor, has_mask_M: Tensor | None = None) -> Places:
+    """Centres of mass, in indices of pixels; (0, 0) for a mask without pixels.
+
+    An object whose mask may not be learned from is placed as if it filled its box.
+    """
     rows_MH = masks_MHW.sum(2, dtype=torch.int64)
     columns_MW = masks_MHW.sum(1, dtype=torch.int64)
     areas_M = rows_MH.sum(1)
     y_M, x_M = ((one * torch.arange(one.shape[1], device=one.device)).sum(1) for one in (rows_MH, columns_MW))
-    return Places(torch.stack([y_M, x_M], 1).double() / areas_M.clamp_min(1)[:, None], areas_M, boxes_M4.double())
+    centers_M2 = torch.stack([y_M, x_M], 1).double() / areas_M.clamp_min(1)[:, None]
+    boxes_M4 = boxes_M4.double()
+    if has_mask_M is not None:
+        ends_M2, starts_M2 = boxes_M4[:, 2:].flip(1), boxes_M4[:, :2].flip(1)
+        centers_M2 = torch.where(has_mask_M[:, None], centers_M2, (starts_M2 + ends_M2 - 1) / 2)
+        filled_M = (ends_M2 - starts_M2).clamp_min(0).prod(1).round().to(areas_M.dtype)
+        areas_M = torch.where(has_mask_M, areas_M, filled_M)
+    return Places(centers_M2, areas_M, boxes_M4)
 
 
 def assign_cells(

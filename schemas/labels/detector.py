@@ -4,7 +4,7 @@ from typing import Any
 
 from pydantic import Field
 
-from ..section import Precision, Section, auto
+from ..section import Precision, Section, auto, since
 from .base import DecodeConfig, LabelConfig
 
 
@@ -49,6 +49,13 @@ class DetectConfig(Section):
     )
     threshold: float = Field(0.5, gt=0, lt=1, description="A pixel belongs to the mask above this probability.")
     min_area: int = Field(1, ge=1, description="Smallest mask in the stored image, in pixels.")
+    max_width: float = Field(
+        1.0,
+        gt=0,
+        le=1,
+        description="Masks of so large a share of the image's width, or larger, are left out; 1 keeps all.",
+        json_schema_extra=since("0.2"),
+    )
     vectors: bool = Field(True, description="Store each instance's vector, where the model has one, as fp16.")
 
 
@@ -81,4 +88,8 @@ class DetectorConfig(LabelConfig):
         return f"a trained detector, {self.detect.precision}"
 
 
-DETECTOR_PRESETS: dict[str, dict[str, dict[str, Any]]] = {"detector": {}}
+DETECTOR_PRESETS: dict[str, dict[str, dict[str, Any]]] = {
+    "detector": {},
+    # labels of a self-training round (thesis, Deep Object Segmentation, section 6.2.3; at most 20 in its code)
+    "freesolo-round": {"detect": {"min_score": 0.3, "max_masks": 20}},
+}

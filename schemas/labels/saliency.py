@@ -131,7 +131,16 @@ class NmsConfig(Section):
 class FiltersConfig(Section):
     """Filters on the kept masks; null switches one off. The position filters suit everyday photographs only."""
 
-    min_score: float | None = Field(0.7, ge=0, le=1, description="Smallest score after NMS.")
+    min_score: float | None = Field(
+        0.7, ge=0, le=1, description="Smallest score after NMS (codes): a strict NMS, as duplicates lose theirs."
+    )
+    min_maskness: float | None = Field(
+        None,
+        ge=0,
+        le=1,
+        description="Smallest maskness, before NMS (thesis, section 6.3.1: 0.7): duplicates are left to NMS.",
+        json_schema_extra=since("0.2"),
+    )
     min_center_y: float | None = Field(
         0.2,
         ge=0,
@@ -190,9 +199,9 @@ class Config(LabelConfig):
 
 # Differences from the defaults; a config file and `--set` come on top of them.
 PRESETS: dict[str, dict[str, dict[str, Any]]] = {
-    # the method as its authors ran it, with the documented defaults
+    # Saliency Prompt with the steps and thresholds of FreeSOLO's code, where its text is silent
     "saliency-prompt": {},
-    # Free Mask as published with FreeSOLO: the same steps on the larger backbone
+    # Free Mask as FreeSOLO's code is configured: the same steps on ResNet-101 (the thesis: ResNet-50 unless specified)
     "freesolo": {"features": {"weights": "densecl-r101-in1k-200ep"}},
     # the CVPR 2023 text taken at its word: one pooled grid, dot products, one range per image (footnote 3),
     # plain mask NMS, and no filter that the text does not mention

@@ -1,4 +1,7 @@
-"""Configuration of SOLO, Decoupled SOLO and SOLOv2, and their presets (Wang et al.: SOLO; SOLOv2)."""
+"""Configuration of SOLO, Decoupled SOLO and SOLOv2, and their presets.
+
+"Thesis": Wang, Deep Object Segmentation and Beyond, chapters 3 (SOLO) and 4 (SOLOv2).
+"""
 
 from typing import Annotated, Literal
 
@@ -26,9 +29,9 @@ class SoloConfig(DetectorSection):
     width: int = Field(512, ge=8, le=2048, description="Width of the head's layers.")
     depth: int = Field(4, ge=1, le=16, description="Layers of each branch of the head; SOLO has 7.")
     groups: int = Field(32, ge=1, le=512, description="Groups of the head's normalisation, fewer where width asks.")
-    single_level: bool = Field(False, description="One map at stride 8 instead of the pyramid (SOLO, Table 2).")
+    single_level: bool = Field(False, description="One map at stride 8 instead of the pyramid (thesis, Table 3.2).")
     align: Literal["interpolate", "adaptive_max", "region"] = Field(
-        "interpolate", description="How a map is brought to a grid's cells (SOLO, section 3.3.1); within 0.1 AP."
+        "interpolate", description="How a map is brought to a grid's cells (thesis, section 3.3.3); within 0.1 AP."
     )
     coord_layers: int = Field(
         1, ge=0, le=16, description="Layers of SOLO's mask branch that see coordinates; without, AP falls by 3.6."
@@ -39,12 +42,12 @@ class SoloConfig(DetectorSection):
         description="SOLOv2's kernels: coordinates of the grid (paper) or of the map, resized (code; imports).",
     )
     coords: Literal["none", "kernel", "feature", "both"] = Field(
-        "both", description="SOLOv2: which branches see coordinates (Table 4)."
+        "both", description="SOLOv2: which branches see coordinates (thesis, Table 4.4)."
     )
     kernel_channels: int = Field(256, ge=1, le=2048, description="SOLOv2: width of mask feature and kernels.")
-    kernel_size: Literal[1, 3] = Field(1, description="SOLOv2: side of a kernel; 3 gains nothing (Table 3).")
+    kernel_size: Literal[1, 3] = Field(1, description="SOLOv2: side of a kernel; 3 gains nothing (thesis, Table 4.3).")
     mask_feature: Literal["unified", "separate"] = Field(
-        "unified", description="SOLOv2: one mask feature at stride 4, or one for each level (Table 6)."
+        "unified", description="SOLOv2: one mask feature at stride 4, or one for each level, which costs 0.5 AP."
     )
     feature_width: int = Field(128, ge=8, le=2048, description="SOLOv2: width of the mask feature's inner layers.")
     feature_groups: int = Field(32, ge=1, le=512, description="SOLOv2: groups of its normalisation.")
@@ -72,7 +75,7 @@ class SoloConfig(DetectorSection):
         description="Who gets a cell that objects share: the smallest, the last (SOLO's code), "
         "or the class of the last and the masks of all (SOLOv2's code).",
     )
-    contours: bool = Field(False, description="Learn outlines instead of masks (SOLO, section 5).")
+    contours: bool = Field(False, description="Learn outlines instead of masks (thesis, section 3.1).")
     mask_loss: Literal["dice", "bce", "focal"] = Field("dice", description="Loss of masks; Dice wins by 4 to 6 AP.")
     mask_weight: Weight | None = Field(None, description="Its weight; null takes the paper's: 3, 10 or 20.")
     class_weight: Weight = Field(1.0, description="Weight of the classes' focal loss.")
@@ -82,7 +85,7 @@ class SoloConfig(DetectorSection):
         500, ge=1, le=100_000, description="Masks made of an image at most, of the best class scores; bounds memory."
     )
     mask_threshold: Fraction = Field(0.5, description="A pixel above this probability is in a mask.")
-    nms: Literal["hard", "soft", "fast", "matrix"] = Field("matrix", description="Suppression (SOLOv2, Table 7).")
+    nms: Literal["hard", "soft", "fast", "matrix"] = Field("matrix", description="Suppression (thesis, Table 4.6).")
     nms_kernel: Literal["gaussian", "linear"] = Field("gaussian", description="Decay of Matrix NMS.")
     gaussian_coeff: float = Field(2.0, gt=0, le=100, description="c of the decay exp(-c IoU^2), soft and matrix.")
     nms_iou: Fraction = Field(0.5, description="Overlap that hard and fast NMS allow.")
@@ -104,8 +107,9 @@ class SoloConfig(DetectorSection):
 
 
 class PanopticConfig(Section):
-    """What a panoptic model has beside instances (SOLOv2, section 4.3)."""
+    """What a panoptic model has beside instances (thesis, section 4.3.3)."""
 
+    stuff: int = Field(0, ge=0, le=254, description="Classes of stuff; training takes them from the panoptic json.")
     semantic_weight: Weight = Field(0.5, description="Weight of the semantic branch's cross-entropy.")
     min_score: Fraction = Field(0.5, description="Instances below this score are not painted.")
     max_covered: Fraction = Field(0.5, description="An instance of which more is taken by better ones is not painted.")
@@ -113,12 +117,26 @@ class PanopticConfig(Section):
 
 
 class MattingConfig(Section):
-    """What a matting model has beside instances (SOLOv2, section 4.4)."""
+    """What a matting model has beside instances (thesis, section 4.3.4)."""
 
     details: int = Field(32, ge=1, le=512, description="Width of the layers at full resolution; memory grows with it.")
     dice_weight: Weight = Field(3.0, description="Weight of the Dice loss of mattes.")
     mae_weight: Weight = Field(1.0, description="Weight of their mean absolute error.")
     band: int = Field(5, ge=0, le=100, description="Pixels around the edge of a binary alpha without such an error.")
+
+
+class PanopticSoloConfig(SoloConfig):
+    """SOLOv2 with a semantic branch."""
+
+    host: Literal["solov2-panoptic"] = Field("solov2-panoptic", description="Which model.")  # type: ignore[assignment]
+    panoptic: PanopticConfig = PanopticConfig()
+
+
+class MattingSoloConfig(SoloConfig):
+    """SOLOv2 with mattes."""
+
+    host: Literal["solov2-matting"] = Field("solov2-matting", description="Which model.")  # type: ignore[assignment]
+    matting: MattingConfig = MattingConfig()
 
 
 class SoloTraining(SupervisedConfig):
@@ -128,6 +146,18 @@ class SoloTraining(SupervisedConfig):
     trainer: TrainerConfig = TrainerConfig(
         optimizer="sgd", lr=0.01, weight_decay=1e-4, backbone_lr=1.0, warmup_steps=500, clip=35.0
     )
+
+
+class PanopticSoloTraining(SoloTraining):
+    """Training on panoptic annotations."""
+
+    model: PanopticSoloConfig = PanopticSoloConfig()
+
+
+class MattingSoloTraining(SoloTraining):
+    """Training on mattes, from a run of SOLOv2."""
+
+    model: MattingSoloConfig = MattingSoloConfig()
 
 
 Options = dict[str, object]
@@ -155,10 +185,12 @@ _SOLOV2_LIGHT: Options = {"width": 256, "depth": 2, "kernel_channels": 128, "ran
 
 SOLO_OPTIONS: dict[str, Options] = {
     "solo": _SOLO,
+    # short side 512 (thesis, Table 3.6)
+    "solo-512": {**_SOLO, "ranges": _LIGHT_512_RANGES},
     "decoupled-solo": _DECOUPLED,
     "decoupled-solo-light": _DECOUPLED_LIGHT,
     "solov2": {},
-    # short side 448 (SOLOv2, section 4.1.3)
+    # short side 448 (thesis, section 4.3.1)
     "solov2-light": _SOLOV2_LIGHT,
     # short side 512, deformable
     "solov2-light-512": {
@@ -205,3 +237,15 @@ def presets(name: str) -> dict[str, Preset]:
     if name == "decoupled-solo-light":
         found["default"]["data"] = {"short_side": 512, "long_side": 852, "short_sides": [352, 384, 416, 448, 480, 512]}
     return {**found, "tiny": {"data": small, "model": tiny, "trainer": _SHORT}}
+
+
+def _renamed(name: str, own: dict[str, Preset]) -> dict[str, Preset]:
+    """SOLOv2's presets under another name, with more of its own on top."""
+    return {
+        preset: {**one, "model": {**one["model"], "host": name, **own.get(preset, {})}}
+        for preset, one in presets("solov2").items()
+    }
+
+
+PANOPTIC_PRESETS = _renamed("solov2-panoptic", {"tiny": {"panoptic": {"min_stuff": 256}}})
+MATTING_PRESETS = _renamed("solov2-matting", {"tiny": {"matting": {"details": 8}}})

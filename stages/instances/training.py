@@ -1,30 +1,38 @@
 """What recipes of models that find instances share: batches, parameters, rates."""
 
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 
 from ...models.detector import Detector
 from ...schemas.training.sections import SupervisedConfig
+from ..repeat_factors import Floats
 from ..training.recipe import Loop, ParamGroup, Part, Recipe, Schedule
 from ..training.schedules import cosine, poly, steps, warmup
 from .augment import Augmented, Samples
 from .order import TrainingOrder, epoch_steps
-from .samples import Batch, collate
+from .samples import Batch, Sample, collate
 
 STEM = ("conv1", "bn1", "layer1")
 PREFIX = "host."  # of the detector's tensors in checkpoints
 
 
 class InstanceRecipe(Recipe[Batch]):
-    """A detector on samples; `losses` is left to the recipe."""
+    """A detector on samples; `losses` is left to the recipe.
 
-    def __init__(self, host: Detector, config: SupervisedConfig, data: Samples) -> None:
+    `factors_I`: how often a pass draws each image, on average; without, once.
+    """
+
+    def __init__(
+        self, host: Detector, config: SupervisedConfig, data: Samples, factors_I: Floats | None = None
+    ) -> None:
         trainer = config.trainer
-        plan = Schedule(config.data.batch_size, trainer.accumulate, epoch_steps(config, len(data)), trainer.max_epochs)
+        count = len(data) if factors_I is None else round(float(factors_I.sum()))
+        plan = Schedule(config.data.batch_size, trainer.accumulate, epoch_steps(config, count), trainer.max_epochs)
         loop = Loop(
             trainer.seed,
             trainer.precision,
@@ -37,7 +45,7 @@ class InstanceRecipe(Recipe[Batch]):
         super().__init__(plan, loop)
         self.host = host
         self.config = config
-        self._data = data
+        self._data, self._factors_I = data, factors_I
         freeze(host, config.model.freeze)
         self.mean: Tensor
         self.std: Tensor
@@ -56,16 +64,25 @@ class InstanceRecipe(Recipe[Batch]):
             part.stop,
             part.rank,
             part.world,
+            self._factors_I,
         )
         return DataLoader(
-            Augmented(self._data, data, self.loop.seed),  # type: ignore[arg-type]
+            self.samples(),  # type: ignore[arg-type]
             batch_sampler=order,
             num_workers=data.workers,
-            collate_fn=partial(collate, multiple=self.host.multiple),
+            collate_fn=self.collate(),
             pin_memory=part.on_gpu,
             generator=torch.Generator(),
             multiprocessing_context="fork" if data.workers else None,
         )
+
+    def samples(self) -> Dataset[Sample]:
+        """What a batch is made of; the index is (place, turn)."""
+        return Augmented(self._data, self.config.data, self.loop.seed)
+
+    def collate(self) -> Callable[[Sequence[Sample]], Batch]:
+        """From samples to a batch."""
+        return partial(collate, multiple=self.host.multiple)
 
     def train(self, mode: bool = True) -> "InstanceRecipe":
         """Norms of the backbone use running statistics always."""
@@ -161,13 +178,17 @@ def freeze(host: Detector, what: str) -> None:
 
 
 def transfer(host: Detector, state: dict[str, Tensor], *, skip: tuple[str, ...]) -> tuple[list[str], list[str]]:
-    """Take every tensor whose name and shape fit, but those of the prefixes `skip`: names taken, names left fresh."""
+    """Take every tensor whose name and shape fit: names taken, names left fresh.
+
+    Those of the prefixes `skip` stay fresh, but for what the detector makes of the state itself (`Detector.inherit`).
+    """
     mine = host.state_dict()
     fitting = {
         name: value
         for name, value in state.items()
         if name in mine and mine[name].shape == value.shape and not name.startswith(skip)
     }
+    fitting |= host.inherit(state)
     host.load_state_dict(fitting, strict=False)
     return sorted(fitting), sorted(set(mine) - set(fitting))
 

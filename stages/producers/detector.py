@@ -147,19 +147,23 @@ class DetectorProducer:
             min_area=self._config.min_area,
         )
         kept = chosen[pasted.kept]
+        narrow = np.arange(len(kept))
+        if self._config.max_width < 1:
+            narrow = np.flatnonzero(pasted.bbox[:, 2] < self._config.max_width * image.width)  # XYWH
+        kept = kept[narrow]
         masks = None
         if len(kept):
             vectors = {}
             if found.vectors is not None and self._config.vectors:
                 vectors["query"] = found.vectors.numpy()[kept].clip(-LARGEST, LARGEST).astype(np.float16)
             masks = MaskSet(
-                counts=pasted.counts,
-                bbox=pasted.bbox,
-                area=pasted.area,
+                counts=[pasted.counts[one] for one in narrow],
+                bbox=pasted.bbox[narrow],
+                area=pasted.area[narrow],
                 score=scores_n[kept],
                 vectors=vectors,
                 source="detector",
-                extra={"label": found.labels.numpy()[kept], "maskness": pasted.maskness},
+                extra={"label": found.labels.numpy()[kept], "maskness": pasted.maskness[narrow]},
             )
         return ImageRecord(
             image_id=ref.image_id,

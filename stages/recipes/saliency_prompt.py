@@ -60,6 +60,8 @@ class SaliencyPrompt(InstanceRecipe):
             return initial, initial.queries
         found = start_with_prompts(host, pyramid, batch.resized, targets, prompting(prompt))
         self.averages.add(prompt_ratio=found.ratio)
+        if (empty := host.empty_masks(found.initial)) is not None:
+            self.averages.add(empty_masks=empty)
         return found.initial, found.queries
 
 

@@ -20,11 +20,11 @@ from saliency_prompt.pipeline.explore import explorer as module
 from saliency_prompt.pipeline.explore.doors import MOST_REQUESTS, Doors
 from saliency_prompt.pipeline.explore.explorer import Explorer
 from saliency_prompt.pipeline.explore.server import make_app
-from saliency_prompt.pipeline.generate import load
 from saliency_prompt.pipeline.plan import resolve_config
 from saliency_prompt.pipeline.sources import open_source
 from saliency_prompt.schemas.errors import UserError
 from saliency_prompt.schemas.load import load_config
+from saliency_prompt.stages.producers.saliency.producer import load_saliency
 
 pytest.importorskip("starlette")
 
@@ -36,8 +36,8 @@ def explorer(tmp_path_factory: pytest.TempPathFactory) -> Explorer:
     path = tmp_path_factory.mktemp("explore") / "scene.jpg"
     path.write_bytes(encode(scene(5, 120, 160)[0]))
     config, cpu = load_config(overrides=SMALL), torch.device("cpu")
-    backbone = load(config)
-    return Explorer(list(open_source(str(path)).refs()), resolve_config(config, backbone.arch, cpu), backbone, cpu)
+    loaded = load_saliency(config)
+    return Explorer(list(open_source(str(path)).refs()), resolve_config(config, loaded.facts, cpu), loaded, cpu)
 
 
 async def ask(app: Any, url: str, **headers: str) -> tuple[int, dict[str, str], bytes]:

@@ -22,7 +22,7 @@ def planned(source: str, out: Path, root: str | None = None) -> list[ImageRef]:
     """What a plan holds of a source, after a round through its files."""
     store = open_store(str(out))
     summary = write_inputs(store, open_source(source, root).refs(), 100)
-    return InputsReader(store, summary.plan, 100).read(0)
+    return InputsReader(store, summary.plan, summary.n_images, 100).read(0)
 
 
 def outcome(ref: ImageRef) -> bytes | str:

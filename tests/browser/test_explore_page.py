@@ -18,11 +18,11 @@ import torch
 from corpus import encode, scene
 from saliency_prompt.pipeline.explore.explorer import Explorer
 from saliency_prompt.pipeline.explore.server import serve
-from saliency_prompt.pipeline.generate import load
 from saliency_prompt.pipeline.plan import resolve_config
 from saliency_prompt.pipeline.sources import open_source
 from saliency_prompt.schemas.errors import UserError
 from saliency_prompt.schemas.load import load_config
+from saliency_prompt.stages.producers.saliency.producer import load_saliency
 
 pytestmark = pytest.mark.slow
 
@@ -104,9 +104,9 @@ def test_sliders_change_what_is_seen_and_the_command(visit: Callable[..., Any], 
 
 def test_survivors_are_what_the_main_job_stores(address: str, photo: Path) -> None:
     config = load_config(overrides=["features.weights=lab-color"])
-    backbone = load(config)
+    loaded = load_saliency(config)
     cpu = torch.device("cpu")
-    explorer = Explorer(list(open_source(str(photo)).refs()), resolve_config(config, backbone.arch, cpu), backbone, cpu)
+    explorer = Explorer(list(open_source(str(photo)).refs()), resolve_config(config, loaded.facts, cpu), loaded, cpu)
     analysis = explorer.analyse(0, explorer.config)
     masks = analysis.survivors.masks
     assert masks is not None

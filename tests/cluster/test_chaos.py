@@ -8,14 +8,15 @@ from uuid import uuid4
 
 import pytest
 
-from chaos import Chaos, check
-from corpus import write_photos
+from chaos import SALIENCY, Chaos, check
+from corpus import write_photos, write_scenes
 from saliency_prompt.store.dataset import Dataset
+from training_runs import train
 from unreliable import UnreliableProxy, at_random
 
 pytestmark = [pytest.mark.cluster, pytest.mark.slow]
 N_IMAGES = 60
-DISK_ROUNDS, BUCKET_ROUNDS = 10, 3
+DISK_ROUNDS, DETECTOR_ROUNDS, BUCKET_ROUNDS = 10, 2, 3
 
 
 @pytest.fixture(scope="module")
@@ -48,6 +49,28 @@ def undisturbed(chaos: Chaos, out: str) -> str:
 def test_workers_nodes_and_drivers_die(chaos: Chaos, expected: str, tmp_path: Path, seed: int) -> None:
     assert chaos.disturbed(str(tmp_path / "out"), seed)
     check(str(tmp_path / "out"), expected, N_IMAGES)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of one step of a small model."""
+    base = tmp_path_factory.mktemp("trained")
+    gt = write_scenes(base / "scenes", 4)
+    small = ["data.short_side=64", "data.long_side=96", "data.workers=0", "model.queries=8", "trainer.precision=fp32"]
+    train(base / "run", small, images=base / "scenes", gt=gt, weights="random", control={"max_steps": 1})
+    return base / "run"
+
+
+@pytest.mark.parametrize("seed", range(DETECTOR_ROUNDS))
+def test_the_same_with_a_detector(chaos: Chaos, trained: Path, tmp_path: Path, seed: int) -> None:
+    least = ["--set", "detect.min_score=0", "--set", "detect.precision=fp32", "--set", "detect.batch_size=2"]
+    chaos.options = ["--model", str(trained), *least]
+    try:
+        expected = undisturbed(chaos, str(tmp_path / "undisturbed"))
+        assert chaos.disturbed(str(tmp_path / "out"), seed)
+        check(str(tmp_path / "out"), expected, N_IMAGES)
+    finally:
+        chaos.options = SALIENCY
 
 
 @pytest.mark.parametrize("seed", range(BUCKET_ROUNDS))

@@ -10,7 +10,6 @@ from gold.scenarios import World, command, losses, make_world, run
 
 pytestmark = pytest.mark.slow
 OLD = json.loads(Path(__file__).with_name("runs_0_1.json").read_text())
-GOLD = json.loads(Path(__file__).with_name("losses.json").read_text())
 
 
 @pytest.fixture(scope="module")
@@ -21,7 +20,10 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
 @pytest.mark.parametrize("kind", ["densecl", "pretrain", "finetune"])
 def test_a_run_of_the_version_before_resumes(kind: str, world: World, tmp_path: Path) -> None:
     out = tmp_path / "run"
-    run(*command(kind, world, out), "--max-steps", 2)
+    # that version's K-Net had other group norms, which its cards do not say
+    as_then = [] if kind == "densecl" else ["--set", "model.norm_groups=16"]
+    run(*command(kind, world, tmp_path / "whole"), *as_then, "--max-steps", 4)
+    run(*command(kind, world, out), *as_then, "--max-steps", 2)
     content = torch.load(out / "last.ckpt", weights_only=True)
     assert {name: list(tensor.shape) for name, tensor in content["state_dict"].items()} == OLD[kind]["state"]
     content["densecl_step" if kind == "densecl" else "instance_step"] = content.pop("recipe_step")
@@ -33,6 +35,6 @@ def test_a_run_of_the_version_before_resumes(kind: str, world: World, tmp_path: 
     if kind == "pretrain":  # the data set has another root hash on other hardware
         card["dataset"] = json.loads((world.dataset / "sealed.json").read_text())["root_hash"]
     (out / "run.json").write_text(json.dumps(card))
-    run(*command(kind, world, out), "--max-steps", 2, "--resume")
-    assert losses(out) == pytest.approx(GOLD[f"{kind}, 1 processes"][:4], rel=1e-3)
+    run(*command(kind, world, out), *as_then, "--max-steps", 2, "--resume")
+    assert losses(out) == pytest.approx(losses(tmp_path / "whole"), rel=1e-3)
     assert len(json.loads((out / "run.json").read_text())["sessions"]) == (2 if kind == "densecl" else 1)

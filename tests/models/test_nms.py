@@ -7,7 +7,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from saliency_prompt.models.nms import greedy_nms, iou_matrix, matrix_nms
+from saliency_prompt.models.nms import (
+    SUPPRESSIONS,
+    Suppression,
+    greedy_nms,
+    iou_matrix,
+    matrix_nms,
+    soft_nms,
+    suppress,
+)
 
 A = [1.0, 1, 0, 0]
 B = [0.0, 0, 1, 1]
@@ -95,3 +103,60 @@ def test_greedy_nms_keeps_a_cover_of_masks_that_overlap_little(
     for j in range(len(kept)):
         hits = [i for i in range(j) if kept[i] and iou[i, j] > threshold]
         assert bool(kept[j]) == (not hits)
+
+
+labelled = st.integers(1, 8).flatmap(
+    lambda n: st.tuples(
+        arrays(np.float32, (n, 12), elements=st.sampled_from([0.0, 1.0])),
+        arrays(np.float32, n, elements=st.floats(0.125, 1, width=32)),
+        arrays(np.int64, n, elements=st.integers(0, 2)),
+    )
+)
+
+
+@settings(deadline=None, max_examples=50)
+@given(labelled, st.sampled_from(SUPPRESSIONS), st.sampled_from(["gaussian", "linear"]))
+def test_labels_are_suppressed_apart(
+    data: tuple[np.ndarray, np.ndarray, np.ndarray], kind: Suppression, kernel: str
+) -> None:
+    masks, labels = torch.from_numpy(data[0]), torch.from_numpy(data[2])
+    scores = torch.from_numpy(np.sort(data[1])[::-1].copy())
+    together = suppress(kind, masks[None], scores[None], labels[None], kernel=kernel)[0]  # type: ignore[arg-type]
+    for label in labels.unique():
+        own = labels == label
+        alone = suppress(kind, masks[None, own], scores[None, own], kernel=kernel)[0]  # type: ignore[arg-type]
+        torch.testing.assert_close(together[own], alone)
+
+
+@settings(deadline=None, max_examples=50)
+@given(masks_and_scores)
+def test_soft_nms_takes_the_best_of_what_is_left(data: tuple[np.ndarray, np.ndarray]) -> None:
+    masks, scores = data[0], np.sort(data[1])[::-1].astype(np.float64)
+    wanted, waiting = scores.copy(), list(range(len(scores)))
+    while waiting:
+        best = max(waiting, key=lambda i: (wanted[i], -i))
+        waiting.remove(best)
+        for j in waiting:
+            union = np.maximum(masks[best], masks[j]).sum()
+            wanted[j] *= math.exp(-2 * ((masks[best] * masks[j]).sum() / max(union, 1)) ** 2)
+    found = soft_nms(torch.from_numpy(masks)[None], torch.tensor(scores[None], dtype=torch.float32), gaussian_coeff=2.0)
+    np.testing.assert_allclose(np.sort(found[0].numpy()), np.sort(wanted), rtol=1e-4, atol=1e-6)
+
+
+def test_fast_nms_counts_what_is_suppressed_itself() -> None:
+    first, second, third = [1.0] * 4 + [0.0] * 4, [0.0] + [1.0] * 4 + [0.0] * 3, [0.0] * 2 + [1.0] * 4 + [0.0] * 2
+    masks, scores = torch.tensor([[first, second, third]]), torch.tensor([[0.9, 0.8, 0.7]])
+    kept = {name: suppress(name, masks, scores, iou_threshold=0.5)[0] > 0 for name in ("hard", "fast")}  # type: ignore[arg-type]
+    assert kept["hard"].tolist() == [True, False, True]
+    assert kept["fast"].tolist() == [True, False, False]
+
+
+@pytest.mark.parametrize("kind", SUPPRESSIONS)
+def test_every_kind_takes_nothing_and_batches(kind: Suppression) -> None:
+    assert suppress(kind, torch.zeros(2, 0, 9), torch.zeros(2, 0), torch.zeros(2, 0)).shape == (2, 0)
+    generator = torch.Generator().manual_seed(0)
+    masks = (torch.rand(3, 6, 20, generator=generator) > 0.4).float()
+    scores = torch.rand(3, 6, generator=generator).sort(descending=True).values
+    whole = suppress(kind, masks, scores)
+    for one, mask, score in zip(whole, masks, scores, strict=True):
+        torch.testing.assert_close(one, suppress(kind, mask[None], score[None])[0])

@@ -107,7 +107,7 @@ class LoadedBoxes:
 
 def test_a_producer_is_three_classes_and_two_lines(world, photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     columns = {"brightness": "float32", "words": "list<string>"}
-    spec = ProducerSpec("one rectangle", BoxesConfig, {"boxes": {}}, columns, "nothing")
+    spec = ProducerSpec("one rectangle", BoxesConfig, {"boxes": {}}, columns, "nothing", "")
     monkeypatch.setitem(PRODUCERS, "boxes", spec)
     monkeypatch.setitem(LOADERS, "boxes", lambda _config, _trained: LoadedBoxes())
     config = BoxesConfig().model_copy(update={"decode": world.config().decode})

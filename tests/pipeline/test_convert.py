@@ -94,3 +94,28 @@ def test_bad_files_are_named(tmp_path: Path, kind: str, name: str, content: str,
     (tmp_path / name).write_text(content)
     with pytest.raises(UserError, match=said):
         convert(kind, tmp_path, tmp_path / "out.json")
+
+
+VOC_XML = """<annotation><folder>VOC2007</folder><filename>000005.jpg</filename>
+<size><width>500</width><height>375</height><depth>3</depth></size>
+<object><name>chair</name><difficult>0</difficult>
+<bndbox><xmin>263</xmin><ymin>211</ymin><xmax>324</xmax><ymax>339</ymax></bndbox></object>
+<object><name>dog</name><difficult>1</difficult>
+<bndbox><xmin>1</xmin><ymin>1</ymin><xmax>1</xmax><ymax>1</ymax></bndbox></object></annotation>"""
+
+
+def test_voc_boxes_count_from_one_and_include_their_ends(tmp_path: Path) -> None:
+    (tmp_path / "Annotations").mkdir()
+    (tmp_path / "Annotations" / "000005.xml").write_text(VOC_XML)
+    assert convert("voc", tmp_path, tmp_path / "voc.json") == (1, 2)
+    content = json.loads((tmp_path / "voc.json").read_text())
+    chair, dog = content["annotations"]
+    assert chair["bbox"] == [262, 210, 62, 129]
+    assert (chair["category_id"], chair["iscrowd"], chair["id"]) == (9, 0, 1)
+    assert dog["bbox"] == [0, 0, 1, 1]
+    assert dog["iscrowd"] == 1
+    assert len(content["categories"]) == 20
+    for bad in (VOC_XML.replace("dog", "unicorn"), VOC_XML.replace("<xmax>324", "<xmax>12"), VOC_XML[:-20]):
+        (tmp_path / "Annotations" / "000005.xml").write_text(bad)
+        with pytest.raises(UserError, match=r"000005\.xml"):
+            convert("voc", tmp_path, tmp_path / "voc.json")

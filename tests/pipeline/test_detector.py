@@ -172,3 +172,17 @@ def test_priors_are_those_of_the_images_asked_for(world, photos: Path) -> None:
     assert [len(p) for p in both if p] == [rows[refs[3].image_id]["n_masks"], rows[refs[0].image_id]["n_masks"]]
     assert both[0] is not None
     assert both[0].bbox.dtype == np.float32
+
+
+def test_wide_masks_are_left_out_by_their_width_not_their_right_side(world, photos: Path, run: Path) -> None:
+    """A box is a corner and a size: read as two corners, as FreeSOLO's program reads it, others would go."""
+    whole = masks(world.run(photos, "whole", *SMALL, model=run)[0])
+    narrow = masks(world.run(photos, "narrow", *SMALL, "detect.max_width=0.3", model=run)[0])
+
+    def names(rows: list[dict[str, Any]]) -> set[tuple[int, bytes]]:
+        return {(row["image_id"], row["counts"]) for row in rows}
+
+    wanted = names([row for row in whole if row["bbox"][2] < 0.3 * row["width"]])
+    misread = names([row for row in whole if row["bbox"][2] - row["bbox"][0] < 0.3 * row["width"]])
+    assert names(narrow) == wanted
+    assert wanted not in (misread, names(whole))

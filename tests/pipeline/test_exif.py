@@ -11,6 +11,7 @@ from saliency_prompt.pipeline.sources import open_source
 from saliency_prompt.schemas.errors import UserError
 from saliency_prompt.schemas.load import parse_config
 from saliency_prompt.stages.instances.reader import PseudoLabelDataset
+from saliency_prompt.stages.producers.saliency.producer import load_saliency
 
 
 @pytest.fixture
@@ -65,6 +66,7 @@ def test_auto_is_resolved_once_the_source_is_known(world, phone: Path) -> None:
     import torch
 
     config = world.config()
-    assert resolve_config(config, "lab-color", torch.device("cpu")).decode.exif == "auto"
-    known = resolve_config(config, "lab-color", torch.device("cpu"), open_source(str(phone)))
+    loaded = load_saliency(config)
+    assert resolve_config(config, loaded.facts, torch.device("cpu")).decode.exif == "auto"
+    known = resolve_config(config, loaded.facts, torch.device("cpu"), open_source(str(phone)))
     assert known.decode.exif == "apply"

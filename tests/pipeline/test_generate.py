@@ -7,12 +7,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 from pycocotools import mask as coco_mask
+from pydantic import Field
 
 from corpus import S3Photos, scene, write_photos
 from saliency_prompt.pipeline.estimate import estimate
 from saliency_prompt.pipeline.labeller import Labeller
 from saliency_prompt.pipeline.sources import open_source
 from saliency_prompt.schemas.errors import UserError
+from saliency_prompt.schemas.labels.saliency import Config, FeaturesConfig
+from saliency_prompt.schemas.section import since
 from saliency_prompt.stages.device import resolve_device
 from saliency_prompt.store.check import verify
 from saliency_prompt.store.dataset import Dataset
@@ -131,6 +134,28 @@ def test_another_configuration_weights_or_source_is_refused(world, photos: Path)
     shutil.copytree(photos, other)
     with pytest.raises(UserError, match="was planned from"):
         world.run(other, "out")
+
+
+class LaterFeatures(FeaturesConfig):
+    registers: int = Field(0, ge=0, json_schema_extra=since("9.9"))
+
+
+class LaterConfig(Config):
+    features: LaterFeatures = LaterFeatures()
+
+
+def test_a_field_that_comes_later_locks_nobody_out(world, photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = world.root_hash(photos, "out")
+    dataset = Dataset.open(str(world.base / "out"))
+    dataset.unseal()
+    dataset.store.delete([info.key for info in dataset.store.list("commits") if "000002" in info.key])
+    values = world.config().model_dump(mode="json")
+    monkeypatch.setattr(world, "config", lambda *_: LaterConfig.model_validate(values))
+    assert world.root_hash(photos, "out") == whole
+    assert world.shards == [2]
+    values["features"]["registers"] = 4
+    with pytest.raises(UserError, match=r"features.registers was 0, now 4"):
+        world.run(photos, "out")
 
 
 def test_duplicate_ids_are_refused_while_planning(world, bad_corpus) -> None:

@@ -11,18 +11,22 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from saliency_prompt.models.solo.panoptic import Segment
 from saliency_prompt.schemas.errors import UserError
 from saliency_prompt.stages.panoptic import (
     Category,
     Picture,
     Quality,
     SegmentInfo,
+    as_annotation,
     decode_ids,
     encode_ids,
     encode_png,
     read_ids,
     read_panoptic,
     semantic_map,
+    thing_masks,
+    with_categories,
 )
 
 REAL = Path(__file__).resolve().parents[3] / "shared/data/panoptic2"
@@ -166,6 +170,26 @@ def test_files_are_read_as_they_were_written(tmp_path: Path) -> None:
     assert semantic_map(ids, pictures[0].segments, categories).tolist() == [[255, 0], [1, 1]]
 
 
+def test_what_a_model_paints_is_written_as_coco_has_it() -> None:
+    ids = np.array([[1, 1, 0], [2, 2, 0], [2, 2, 0]])
+    painted = [Segment(1, True, 1, 2, 0.9), Segment(2, False, 0, 4, None), Segment(3, True, 0, 5, 0.8)]
+    infos = with_categories(painted, CATEGORIES)
+    assert infos == segments((1, 2), (2, 7), (3, 1))
+    entry = as_annotation(4, "a.png", ids, infos)
+    assert [(one["id"], one["category_id"], one["area"], one["bbox"]) for one in entry["segments_info"]] == [
+        (1, 2, 2, [0, 0, 2, 1]),
+        (2, 7, 4, [0, 1, 2, 2]),
+    ]
+
+
+def test_things_are_learned_one_by_one_without_crowds() -> None:
+    ids = np.array([[1, 1, 0], [2, 3, 4]])
+    masks, labels = thing_masks(ids, segments((1, 2), (2, 7), (3, 1), (4, 1, True)), CATEGORIES)
+    assert labels.tolist() == [1, 0]
+    assert masks.tolist() == [[[1, 1, 0], [0, 0, 0]], [[0, 0, 0], [0, 1, 0]]]
+    assert thing_masks(ids, [], CATEGORIES)[0].shape == (0, 2, 3)
+
+
 def test_a_json_that_disagrees_with_its_png_is_said(tmp_path: Path) -> None:
     path, png, content = small(tmp_path)
     picture = read_panoptic(path)[0][0]
@@ -190,6 +214,8 @@ def test_real_pictures_fed_back_have_quality_100() -> None:
     if not REAL.is_dir():
         pytest.skip("needs ../shared/data/panoptic2")
     pictures, categories = read_panoptic(REAL / "panoptic.json")
+    content = json.loads((REAL / "panoptic.json").read_text())
+    official = {one["image_id"]: one for one in content["annotations"]}
     quality = Quality(categories)
     assert len(pictures) == 2
     for picture in pictures:
@@ -198,6 +224,9 @@ def test_real_pictures_fed_back_have_quality_100() -> None:
         semantic = semantic_map(ids, picture.segments, categories)
         assert semantic[ids == 0].tolist() == [255] * int((ids == 0).sum())
         assert len(np.unique(semantic)) > 3
+        entry = as_annotation(picture.image_id, picture.png_file, ids, picture.segments)
+        listed = {one["id"]: (one["area"], one["bbox"]) for one in official[picture.image_id]["segments_info"]}
+        assert {one["id"]: (one["area"], one["bbox"]) for one in entry["segments_info"]} == listed
         again = cv2.imdecode(np.frombuffer(encode_png(ids), np.uint8), cv2.IMREAD_COLOR_RGB)
         assert np.array_equal(decode_ids(again), ids)
     summary = quality.summary()

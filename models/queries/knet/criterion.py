@@ -13,7 +13,7 @@ from torch import Tensor
 from ...detector import Average, Targets
 from ...losses import dice_loss, focal_loss
 from ...matching import assign, match_cost
-from ..host import Initial, Pairs, Refined
+from ..host import Initial, Pairs, Refined, refuse_boxes
 
 TARGET_STRIDE = 4
 
@@ -71,6 +71,7 @@ def knet_losses(
 
     A stage is matched on the masks and classes before it, the first one and the initial masks without classes.
     """
+    refuse_boxes(targets)
     soft = [SoftTargets(shrink_masks(target.masks), target.labels) for target in targets]
     size = (soft[0].masks.shape[1], soft[0].masks.shape[2])
     before = _upsample(initial.masks, size)
@@ -129,12 +130,12 @@ def _class_loss(classes_BNK: Tensor, targets: Sequence[SoftTargets], pairs: Sequ
 
 
 def _semantic_loss(semantic_BKhw: Tensor, targets: Sequence[SoftTargets], average: Average) -> Tensor:
-    """Focal loss of the class at every pixel; where objects overlap, the later one counts."""
+    """Focal loss of the class at every pixel that an object touches; where they overlap, the later one counts."""
     wanted = torch.zeros_like(semantic_BKhw, dtype=torch.float32)
     count = wanted.new_zeros(())
     for image, target in enumerate(targets):
         if len(target.labels):
-            inside_Mhw = target.masks > 0.5
+            inside_Mhw = target.masks > 0
             order = torch.arange(1, len(target.labels) + 1, device=wanted.device)
             last_hw = (inside_Mhw * order[:, None, None]).amax(0)
             labels_hw = torch.cat([target.labels[:1], target.labels])[last_hw]

@@ -7,29 +7,29 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..layers import sine_position
+from ..layers import group_norm, sine_position
 
 
 class ConvNorm(nn.Sequential):
     """Convolution without bias, group normalisation, ReLU."""
 
-    def __init__(self, channels: int, kernel: int, stride: int = 1) -> None:
+    def __init__(self, channels: int, kernel: int, groups: int, stride: int = 1) -> None:
         conv = nn.Conv2d(channels, channels, kernel, stride, kernel // 2, bias=False)
         nn.init.normal_(conv.weight, std=0.01)
-        super().__init__(conv, nn.GroupNorm(min(32, channels // 4), channels), nn.ReLU(inplace=True))
+        super().__init__(conv, group_norm(channels, groups), nn.ReLU(inplace=True))
 
 
 class Localisation(nn.Module):
     """P2..P5 -> localisation and semantic features, both [B, C, h, w]."""
 
-    def __init__(self, channels: int) -> None:
+    def __init__(self, channels: int, groups: int = 32) -> None:
         super().__init__()
-        self.p2 = ConvNorm(channels, 3, stride=2)
-        self.p3 = ConvNorm(channels, 3)
-        self.p4 = nn.ModuleList([ConvNorm(channels, 3) for _ in range(2)])
-        self.p5 = nn.ModuleList([ConvNorm(channels, 3) for _ in range(3)])
-        self.localisation = nn.Sequential(ConvNorm(channels, 1), ConvNorm(channels, 1))
-        self.semantic = nn.Sequential(ConvNorm(channels, 1), ConvNorm(channels, 1))
+        self.p2 = ConvNorm(channels, 3, groups, stride=2)
+        self.p3 = ConvNorm(channels, 3, groups)
+        self.p4 = nn.ModuleList([ConvNorm(channels, 3, groups) for _ in range(2)])
+        self.p5 = nn.ModuleList([ConvNorm(channels, 3, groups) for _ in range(3)])
+        self.localisation = nn.Sequential(ConvNorm(channels, 1, groups), ConvNorm(channels, 1, groups))
+        self.semantic = nn.Sequential(ConvNorm(channels, 1, groups), ConvNorm(channels, 1, groups))
 
     def forward(self, pyramid: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
         """See the class."""

@@ -13,7 +13,7 @@ from torchvision.ops import FeaturePyramidNetwork
 
 from ...backbones.base import LEVELS, Backbone
 from ...detector import Average, Found, Limits, Size, Targets
-from ..host import Pairs, Pyramid, QueryHost, best_labels
+from ..host import Pairs, Pyramid, QueryHost, best_labels, empty_share
 from .criterion import KNetInitial, KNetRefined, Weights, knet_losses
 from .localisation import Localisation
 from .update import PRIOR, UpdateStage, gather_objects
@@ -35,6 +35,7 @@ class KNet(QueryHost[KNetInitial, KNetRefined]):
         stages: int = 3,
         heads: int = 8,
         hidden: int = 2048,
+        norm_groups: int = 32,
         class_weight: float = 2.0,
         dice_weight: float = 4.0,
         mask_weight: float = 1.0,
@@ -45,7 +46,7 @@ class KNet(QueryHost[KNetInitial, KNetRefined]):
         self.num_queries, self.channels, self.num_classes = num_queries, channels, num_classes
         self.weights = Weights(class_weight, dice_weight, mask_weight, semantic_weight)
         self.pyramid = FeaturePyramidNetwork([backbone.channels[level] for level in LEVELS], channels)
-        self.localisation = Localisation(channels)
+        self.localisation = Localisation(channels, norm_groups)
         self.kernels = nn.Parameter(torch.randn(num_queries, channels))
         self.semantic = nn.Conv2d(channels, num_classes, 1)
         nn.init.normal_(self.semantic.weight, std=0.01)
@@ -107,6 +108,10 @@ class KNet(QueryHost[KNetInitial, KNetRefined]):
             maps = F.interpolate(logits_n1hw, scale_factor=2.0, mode="bilinear", align_corners=False)[:, 0].sigmoid()
             found.append(Found(maps, scores, labels, queries, vectors=last.queries[image, queries].float()))
         return found
+
+    def empty_masks(self, initial: KNetInitial) -> Tensor:
+        """See `QueryHost`. Such a kernel is its learned part alone, and any prompt is long beside it."""
+        return empty_share(initial.masks)
 
     def query_maps(self, initial: KNetInitial, last: KNetRefined) -> Tensor:
         """See `QueryHost`."""

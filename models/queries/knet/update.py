@@ -60,6 +60,8 @@ class UpdateStage(nn.Module):
         for parameter in self.parameters():
             if parameter.dim() > 1:
                 nn.init.xavier_uniform_(parameter)
+        assert self.project.bias is not None
+        nn.init.zeros_(self.project.bias)
         nn.init.constant_(self.classes.bias, -torch.tensor((1 - PRIOR) / PRIOR).log().item())
 
     def forward(self, features_BChw: Tensor, masks_BNhw: Tensor, kernels_BNC: Tensor) -> KNetRefined:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ...detector import Average, Size, Targets
 from ...matching import assign
-from ..host import Initial, Pairs, Pyramid, Refined
+from ..host import Initial, Pairs, Pyramid, Refined, refuse_boxes
 from .points import Draw, sample, uncertain_points
 
 NO_OBJECT = 0.1  # weight of the class "no object"
@@ -54,6 +54,7 @@ def mask2former_losses(
     draw: Draw,
 ) -> tuple[dict[str, Tensor], list[list[Pairs]]]:
     """Weighted losses by name, and the pairs of every layer by image. Each prediction is matched on itself."""
+    refuse_boxes(targets)
     losses: dict[str, Tensor] = {}
     matched: list[list[Pairs]] = []
     count = average(initial.masks.new_tensor(float(sum(len(t.labels) for t in targets)), dtype=torch.float32))

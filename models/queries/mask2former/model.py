@@ -40,6 +40,7 @@ class Mask2Former(QueryHost[Mask2FormerInitial, Mask2FormerRefined]):
         hidden: int = 2048,
         encoder_stages: int = 6,
         encoder_hidden: int = 1024,
+        encoder_points: int = 4,
         class_weight: float = 2.0,
         mask_weight: float = 5.0,
         dice_weight: float = 5.0,
@@ -51,7 +52,12 @@ class Mask2Former(QueryHost[Mask2FormerInitial, Mask2FormerRefined]):
         self.weights = Weights(class_weight, mask_weight, dice_weight, points)
         self.draw: Draw = uniform
         self.pixel_decoder = PixelDecoder(
-            backbone.channels, channels, layers=encoder_stages, heads=heads, points=4, hidden=encoder_hidden
+            backbone.channels,
+            channels,
+            layers=encoder_stages,
+            heads=heads,
+            points=encoder_points,
+            hidden=encoder_hidden,
         )
         self.query_features = nn.Parameter(torch.randn(num_queries, channels))
         self.query_places = nn.Parameter(torch.randn(num_queries, channels))

@@ -95,3 +95,94 @@ TRANSFORMERS: Rules = [
     (rf"class_predictor\.{_END}", r"head.classes.\1"),
     (r"criterion\.empty_weight", None),
 ]
+
+_SHORT = r"(weight|bias|running_mean|running_var)"
+_PREDICTOR = r"sem_seg_head\.predictor"
+_DEFORMABLE = r"sem_seg_head\.pixel_decoder\.transformer"
+_CELLS = rf"{_DEFORMABLE}\.encoder\.layers\.(\d+)"
+
+
+def _residual(number: int) -> Rules:
+    block, layer = rf"backbone\.res{number + 1}\.(\d+)", rf"backbone.layer{number}.\1"
+    return [
+        (rf"{block}\.conv(\d)\.weight", rf"{layer}.conv\2.weight"),
+        (rf"{block}\.conv(\d)\.norm\.{_SHORT}", rf"{layer}.bn\2.\3"),
+        (rf"{block}\.shortcut\.weight", rf"{layer}.downsample.0.weight"),
+        (rf"{block}\.shortcut\.norm\.{_SHORT}", rf"{layer}.downsample.1.\2"),
+    ]
+
+
+# The authors' own, on detectron2 with a ResNet whose stride is on the 3x3 convolution
+DETECTRON2: Rules = [
+    (r"backbone\.stem\.conv1\.weight", "backbone.conv1.weight"),
+    (rf"backbone\.stem\.conv1\.norm\.{_SHORT}", r"backbone.bn1.\1"),
+    *(rule for number in range(1, 5) for rule in _residual(number)),
+    (rf"sem_seg_head\.pixel_decoder\.input_proj\.(\d)\.([01])\.{_END}", r"pixel_decoder.projections.\1.\2.\3"),
+    (rf"{_DEFORMABLE}\.level_embed", "pixel_decoder.level_embed"),
+    *(
+        (rf"{_CELLS}\.self_attn\.{theirs}\.{_END}", rf"pixel_decoder.layers.\1.attention.{ours}.\2")
+        for theirs, ours in (
+            ("sampling_offsets", "offsets"),
+            ("attention_weights", "weights"),
+            ("value_proj", "value"),
+            ("output_proj", "out"),
+        )
+    ),
+    *(
+        (rf"{_CELLS}\.{theirs}\.{_END}", rf"pixel_decoder.layers.\1.{ours}.\2")
+        for theirs, ours in (
+            ("norm1", "attention_norm"),
+            ("linear1", "feed_forward.0"),
+            ("linear2", "feed_forward.2"),
+            ("norm2", "feed_forward_norm"),
+        )
+    ),
+    *(
+        rule
+        for theirs, ours in (("adapter_1", "lateral"), ("layer_1", "fused"))
+        for rule in (
+            (rf"sem_seg_head\.pixel_decoder\.{theirs}\.weight", f"pixel_decoder.{ours}.0.weight"),
+            (rf"sem_seg_head\.pixel_decoder\.{theirs}\.norm\.{_END}", rf"pixel_decoder.{ours}.1.\1"),
+        )
+    ),
+    (rf"sem_seg_head\.pixel_decoder\.mask_features\.{_END}", r"pixel_decoder.masks.\1"),
+    (rf"{_PREDICTOR}\.(?:query_feat|static_query)\.weight", "query_features"),
+    (rf"{_PREDICTOR}\.query_embed\.weight", "query_places"),
+    (rf"{_PREDICTOR}\.level_embed\.weight", "level_embed"),
+    *(
+        rule
+        for theirs, inside, ours in (
+            ("cross", "multihead_attn", "cross_attention"),
+            ("self", "self_attn", "self_attention"),
+        )
+        for rule in (
+            (
+                rf"{_PREDICTOR}\.transformer_{theirs}_attention_layers\.(\d+)\.{inside}\.in_proj_{_END}",
+                rf"layers.\1.{ours}.in_proj_\2",
+            ),
+            (
+                rf"{_PREDICTOR}\.transformer_{theirs}_attention_layers\.(\d+)\.{inside}\.out_proj\.{_END}",
+                rf"layers.\1.{ours}.out_proj.\2",
+            ),
+            (
+                rf"{_PREDICTOR}\.transformer_{theirs}_attention_layers\.(\d+)\.norm\.{_END}",
+                rf"layers.\1.{ours}_norm.\2",
+            ),
+        )
+    ),
+    *(
+        (rf"{_PREDICTOR}\.transformer_ffn_layers\.(\d+)\.{theirs}\.{_END}", rf"layers.\1.{ours}.\2")
+        for theirs, ours in (
+            ("linear1", "feed_forward.0"),
+            ("linear2", "feed_forward.2"),
+            ("norm", "feed_forward_norm"),
+        )
+    ),
+    (rf"{_PREDICTOR}\.decoder_norm\.{_END}", r"head.norm.\1"),
+    (rf"{_PREDICTOR}\.class_embed\.{_END}", r"head.classes.\1"),
+    *(
+        (rf"{_PREDICTOR}\.mask_embed\.layers\.{number}\.{_END}", rf"head.mask_embed.{2 * number}.\1")
+        for number in range(3)
+    ),
+    (r"criterion\.empty_weight", None),
+]

@@ -75,9 +75,15 @@ class Positives:
     labels: Tensor
     boxes: Tensor
     masks: Tensor
+    has_mask: Tensor
 
     def __len__(self) -> int:
         return len(self.images)
+
+    def with_masks(self) -> "Positives":
+        """Those whose mask may be learned from."""
+        keep = self.has_mask
+        return Positives(*(one[keep] for one in (self.images, self.queries, self.labels, self.boxes, self.masks, keep)))
 
 
 def gather_positives(targets: Sequence[Targets], pairs: Sequence[Pairs]) -> Positives:
@@ -89,6 +95,12 @@ def gather_positives(targets: Sequence[Targets], pairs: Sequence[Pairs]) -> Posi
         labels=torch.cat([target.labels[objects] for target, (_, objects) in both]),
         boxes=torch.cat([target.boxes[objects].float() for target, (_, objects) in both]),
         masks=torch.cat([target.masks[objects] for target, (_, objects) in both]),
+        has_mask=torch.cat(
+            [
+                torch.ones_like(objects, dtype=torch.bool) if target.has_mask is None else target.has_mask[objects]
+                for target, (_, objects) in both
+            ]
+        ),
     )
 
 

@@ -28,7 +28,10 @@ from .stage import BoxHead, MaskHead
 
 
 class QueryInst(QueryHost[QueryInstInitial, QueryInstRefined]):
-    """QueryInst. The weights are those of the losses."""
+    """QueryInst. Dynamic convolutions are a quarter as wide inside, unless said. Weights are those of the losses.
+
+    `repeat_masks`: from a model with one class, every class inherits its mask.
+    """
 
     prompt_stride = 32
     prompt_levels = MappingProxyType({"p2": 4, "p3": 8, "p4": 16, "p5": 32})
@@ -43,6 +46,8 @@ class QueryInst(QueryHost[QueryInstInitial, QueryInstRefined]):
         stages: int = 6,
         heads: int = 8,
         hidden: int = 2048,
+        dynamic_channels: int | None = None,
+        repeat_masks: bool = False,
         class_weight: float = 2.0,
         l1_weight: float = 5.0,
         giou_weight: float = 2.0,
@@ -52,11 +57,15 @@ class QueryInst(QueryHost[QueryInstInitial, QueryInstRefined]):
         self.backbone = backbone
         self.num_queries, self.channels, self.num_classes = num_queries, channels, num_classes
         self.weights = Weights(class_weight, l1_weight, giou_weight, mask_weight)
+        self.repeat_masks = repeat_masks
+        inside = dynamic_channels or max(1, channels // 4)
         self.pyramid = FeaturePyramidNetwork([backbone.channels[level] for level in LEVELS], channels)
         self.query_features = nn.Parameter(torch.randn(num_queries, channels))
         self.query_boxes = nn.Parameter(torch.tensor([0.5, 0.5, 1.0, 1.0]).repeat(num_queries, 1))
-        self.stages = nn.ModuleList(BoxHead(channels, num_classes, heads=heads, hidden=hidden) for _ in range(stages))
-        self.mask_heads = nn.ModuleList(MaskHead(channels, num_classes) for _ in range(stages))
+        self.stages = nn.ModuleList(
+            BoxHead(channels, num_classes, heads=heads, hidden=hidden, inside=inside) for _ in range(stages)
+        )
+        self.mask_heads = nn.ModuleList(MaskHead(channels, num_classes, inside=inside) for _ in range(stages))
 
     @property
     def learned(self) -> Tensor:
@@ -95,7 +104,7 @@ class QueryInst(QueryHost[QueryInstInitial, QueryInstRefined]):
         targets: Sequence[Targets],
         average: Average,
     ) -> tuple[dict[str, Tensor], list[list[Pairs]]]:
-        """See `QueryHost`. A stage is matched on what it says itself."""
+        """See `QueryHost`. A stage is matched on what it says itself; objects without a mask teach boxes alone."""
         losses: dict[str, Tensor] = {}
         matched: list[list[Pairs]] = []
         for number, (stage, mask_head) in enumerate(zip(refined, self.mask_heads, strict=True), start=1):
@@ -103,12 +112,14 @@ class QueryInst(QueryHost[QueryInstInitial, QueryInstRefined]):
             positives = gather_positives(targets, pairs)
             count = average(stage.boxes.new_tensor(float(len(positives))))
             of_stage = box_losses(stage, initial.extents, positives, self.weights, count)
+            positives = positives.with_masks()
+            masked = average(stage.boxes.new_tensor(float(len(positives))))
             if len(positives):
                 where = (positives.images, positives.queries)
                 boxes_P4 = stage.boxes[where].detach()
                 logits = mask_head(initial.pyramid, positives.images, boxes_P4, stage.attended[where])
                 crops = mask_targets(positives.masks, boxes_P4, logits.shape[-1])
-                of_stage["mask"] = self.weights.mask * mask_loss(logits, crops, positives.labels, count)
+                of_stage["mask"] = self.weights.mask * mask_loss(logits, crops, positives.labels, masked)
             else:
                 of_stage["mask"] = 0 * torch.stack([p.sum() for p in mask_head.parameters()]).sum()
             losses |= {f"{name}_{number}": value for name, value in of_stage.items()}
@@ -146,6 +157,10 @@ class QueryInst(QueryHost[QueryInstInitial, QueryInstRefined]):
         """See `Detector`."""
         numbers = range(len(self.stages))
         return [*(f"stages.{i}.classes." for i in numbers), *(f"mask_heads.{i}.logits." for i in numbers)]
+
+    def inherit(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """See `Detector`."""
+        return repeat_mask_logits(state, self.num_classes) if self.repeat_masks else {}
 
 
 def repeat_mask_logits(state: Mapping[str, Tensor], num_classes: int) -> dict[str, Tensor]:

@@ -13,7 +13,6 @@ from .regions import decode_boxes, roi_features
 
 PRIOR = 0.01  # of a class, at the start
 BOX_SIDE, MASK_SIDE = 7, 14
-INSIDE = 64  # D at 256 channels
 
 
 class DynamicConv(nn.Module):
@@ -40,11 +39,11 @@ class DynamicConv(nn.Module):
 class BoxHead(nn.Module):
     """Queries talk, look into their boxes, and say class and better box."""
 
-    def __init__(self, channels: int, num_classes: int, *, heads: int, hidden: int) -> None:
+    def __init__(self, channels: int, num_classes: int, *, heads: int, hidden: int, inside: int) -> None:
         super().__init__()
         self.attention = nn.MultiheadAttention(channels, heads, batch_first=True)
         self.attention_norm = nn.LayerNorm(channels)
-        self.dynamic = DynamicConv(channels, max(1, INSIDE * channels // 256))
+        self.dynamic = DynamicConv(channels, inside)
         self.region = nn.Linear(channels * BOX_SIDE**2, channels)
         self.region_norm = nn.LayerNorm(channels)
         self.update_norm = nn.LayerNorm(channels)
@@ -81,9 +80,9 @@ class BoxHead(nn.Module):
 class MaskHead(nn.Module):
     """The mask of each class in a box, as its query sees it."""
 
-    def __init__(self, channels: int, num_classes: int) -> None:
+    def __init__(self, channels: int, num_classes: int, *, inside: int) -> None:
         super().__init__()
-        self.dynamic = DynamicConv(channels, max(1, INSIDE * channels // 256))
+        self.dynamic = DynamicConv(channels, inside)
         self.convs = nn.Sequential(
             *(
                 nn.Sequential(

@@ -16,7 +16,7 @@ from saliency_prompt.models.backbones.state_dict import load_backbone_state
 from saliency_prompt.schemas.errors import UserError
 from saliency_prompt.store.weights import read_tensors
 
-SHARED = Path(__file__).resolve().parents[3] / "shared"
+SHARED = Path(__file__).resolve().parents[4] / "shared"
 RESNETS = [name for name in BACKBONES if name.startswith("resne")]
 
 

@@ -1,6 +1,7 @@
 """What every query-based model must do, whatever it is inside."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 
 import pytest
@@ -16,6 +17,8 @@ from saliency_prompt.models.queries.mask2former.model import Mask2Former
 from saliency_prompt.models.queries.queryinst.model import QueryInst, repeat_mask_logits
 from saliency_prompt.models.registry import DETECTORS, build_detector
 from saliency_prompt.schemas.errors import UserError
+from saliency_prompt.schemas.training.registry import MODELS, load_training_config
+from saliency_prompt.stages.instances.training import transfer
 
 SIZE = (64, 96)
 Build = Callable[..., AnyHost]
@@ -147,6 +150,29 @@ def test_two_processes_have_the_losses_of_one(build: Build, monkeypatch: pytest.
         assert (shares[0][name] + shares[1][name]).item() / 2 == pytest.approx(value.item(), rel=1e-3, abs=1e-5), name
 
 
+@pytest.mark.parametrize("build", [knet, mask2former])
+def test_objects_without_a_mask_are_refused_by_models_of_masks(build: Build) -> None:
+    targets = [replace(objects(2), has_mask=torch.tensor([True, False]))]
+    with pytest.raises(UserError, match="a box alone"):
+        seeded(build).losses(photographs(targets), [SIZE], targets, alone)
+
+
+def test_objects_without_a_mask_teach_boxes_alone() -> None:
+    host = seeded(queryinst).eval()
+    whole = objects(2)
+    blank = replace(whole, masks=whole.masks * torch.tensor([1, 0], dtype=torch.uint8)[:, None, None])
+    images = photographs([whole])
+    every = host.losses(images, [SIZE], [whole], alone)
+    one, other = (
+        host.losses(images, [SIZE], [replace(target, has_mask=torch.tensor([True, False]))], alone)
+        for target in (whole, blank)
+    )
+    for name, value in one.items():
+        assert torch.equal(value, other[name])
+        assert name.startswith("mask_") or torch.equal(value, every[name])
+    assert any(not torch.equal(one[f"mask_{stage}"], every[f"mask_{stage}"]) for stage in (1, 2, 3))
+
+
 @every_host
 @torch.inference_mode()
 def test_an_image_does_not_see_its_neighbours(build: Build) -> None:
@@ -253,10 +279,24 @@ def test_masks_of_one_class_begin_those_of_several() -> None:
     assert torch.equal(repeated[name][3], state[name][0])
 
 
+def test_what_a_model_inherits_beside_what_fits() -> None:
+    one = queryinst(1)
+    several = queryinst(4)
+    state = one.state_dict()
+    _, fresh = transfer(several, state, skip=tuple(several.class_layers()))
+    assert {name for name in fresh if ".logits." in name} == {n for n in state if ".logits." in n}
+    several.repeat_masks = True
+    taken, fresh = transfer(several, state, skip=tuple(several.class_layers()))
+    assert {name for name in taken if ".logits." in name} == {n for n in state if ".logits." in n}
+    assert all(".classes." in name for name in fresh)
+    assert torch.equal(several.state_dict()["mask_heads.1.logits.bias"][2:3], state["mask_heads.1.logits.bias"])
+
+
 def test_detectors_by_name() -> None:
-    options = {"num_queries": 6, "channels": 32, "hidden": 64}
     for name in ("knet", "queryinst", "mask2former"):
-        assert name in DETECTORS
-        assert isinstance(build_detector(name, build_backbone("resnet18"), 1, **options), DETECTORS[name]())
-    with pytest.raises(UserError, match="choose one of"):
-        build_detector("k-net", build_backbone("resnet18"), 1)
+        overrides = ["model.queries=6", "model.channels=32", "model.hidden=64"]
+        config = load_training_config(name, "tiny", overrides=overrides)
+        made = build_detector(config, build_backbone("resnet18"), 1)
+        assert isinstance(made, KNet | QueryInst | Mask2Former)
+        assert (made.num_queries, made.channels, made.num_classes) == (6, 32, 1)
+    assert set(DETECTORS) == set(MODELS)

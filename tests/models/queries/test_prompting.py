@@ -8,9 +8,10 @@ import torch
 
 from saliency_prompt.models.backbones.registry import build_backbone
 from saliency_prompt.models.detector import Targets
+from saliency_prompt.models.queries.host import empty_share
 from saliency_prompt.models.queries.knet.model import KNet
 from saliency_prompt.models.queries.mask2former.model import Mask2Former
-from saliency_prompt.models.queries.prompting import Prompting, empty_share, pool_targets, start_with_prompts
+from saliency_prompt.models.queries.prompting import Prompting, pool_targets, start_with_prompts
 from saliency_prompt.models.queries.queryinst.model import QueryInst
 from saliency_prompt.schemas.errors import UserError
 
@@ -105,3 +106,12 @@ def test_the_share_of_masks_without_a_cell() -> None:
     masks = torch.full((1, 4, 3, 3), -1.0)
     masks[0, 0, 1, 1] = 1
     assert float(empty_share(masks)) == 0.75
+
+
+def test_which_hosts_tell_it(knet: KNet) -> None:
+    initial = knet.start(knet.features(torch.randn(2, 3, 64, 96)), SIZES)
+    found = knet.empty_masks(initial)
+    assert 0 <= float(found) <= 1
+    queryinst = QueryInst(build_backbone("resnet18"), 1, num_queries=5, channels=32, hidden=64, stages=1)
+    pyramid = queryinst.features(torch.randn(2, 3, 64, 96))
+    assert queryinst.empty_masks(queryinst.start(pyramid, SIZES)) is None

@@ -9,11 +9,10 @@ import numpy as np
 import pytest
 import torch
 from pycocotools import mask as coco_mask
-from torch.utils.data import Dataset
 
 from saliency_prompt.schemas.errors import UserError
-from saliency_prompt.schemas.instances import DataConfig
-from saliency_prompt.stages.instances.augment import Augmented, build_transforms
+from saliency_prompt.schemas.training.sections import DataConfig
+from saliency_prompt.stages.instances.augment import Augmented
 from saliency_prompt.stages.instances.labelled import CocoInstances
 from saliency_prompt.stages.instances.samples import Sample, collate
 
@@ -90,7 +89,7 @@ def test_pseudo_masks_fill_in(files: tuple[str, str]) -> None:
     assert torch.as_tensor(target["masks"])[1].sum() == 16 * 20 - 15
 
 
-class FarRight(Dataset[Sample]):
+class FarRight:
     """The sample with its first object out of the image."""
 
     def __init__(self, data: CocoInstances) -> None:
@@ -99,15 +98,15 @@ class FarRight(Dataset[Sample]):
     def __len__(self) -> int:
         return 1
 
-    def __getitem__(self, index: int) -> Sample:
-        image, target = self.data[index]
+    def load(self, index: int, size: tuple[int, int]) -> Sample:
+        image, target = self.data.load(index, size)
         target["masks"][0] = 0
         return image, target
 
 
 def test_what_is_known_moves_with_the_objects(files: tuple[str, str]) -> None:
     config = DataConfig(flip=1.0, short_side=HEIGHT, long_side=WIDTH)
-    image, target = Augmented(FarRight(read(files)), build_transforms(config), seed=0)[0, 0]
+    image, target = Augmented(FarRight(read(files)), config, seed=0)[0, 0]
     assert target["has_mask"].tolist() == [False, False]
     assert torch.as_tensor(target["boxes"])[0].tolist() == [WIDTH - 46, 10, WIDTH - 30, 30]
     batch = collate([(image, target), read(files)[0]])

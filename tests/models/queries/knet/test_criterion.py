@@ -94,3 +94,20 @@ def test_perfect_masks_cost_nothing() -> None:
     losses, _ = knet_losses(perfect, [stage], [sharp], WEIGHTS, alone)
     assert float(losses["initial_dice"]) == pytest.approx(0, abs=1e-3)
     assert float(losses["mask_1"]) == pytest.approx(0, abs=1e-3)
+
+
+def test_the_semantic_map_is_of_every_pixel_that_an_object_touches() -> None:
+    initial, stages, targets = world([1])
+    masks = torch.zeros(1, 32, 32, dtype=torch.uint8)
+    masks[0, :9, :8] = 1  # a pixel into the third row of four
+    target = Targets(masks, torch.tensor([1]), targets[0].boxes, targets[0].weights)
+    semantic = torch.full((1, 2, 8, 8), -40.0)
+    semantic[0, 1, :2, :2] = 40
+    rows = (shrink_masks(masks)[0] > 0).sum(0)[0]
+    assert rows == 2  # bilinear reads the two middle pixels of four: rows 9 and 10 are not among them
+    masks[0, :10] = masks[0, 8].clone()
+    assert (shrink_masks(masks)[0, 2, 0]) == 0.5  # of which one is inside: it counts
+    semantic[0, 1, 2, :2] = 40
+    made = KNetInitial(initial.queries, initial.masks, semantic, initial.features)
+    losses, _ = knet_losses(made, stages, [target], WEIGHTS, alone)
+    assert float(losses["semantic"]) == pytest.approx(0, abs=1e-5)

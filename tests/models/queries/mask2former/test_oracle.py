@@ -7,12 +7,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from oracles import SIZES, STORED, Given, read_oracle, shared_targets, unpack
+from oracles import SIZES, STORED, Given, full_masks, read_oracle, shared_targets, unpack
 from saliency_prompt.models.detector import Limits, alone
 from saliency_prompt.models.queries.mask2former.model import Mask2Former
 from saliency_prompt.models.queries.mask2former.names import TRANSFORMERS
 from saliency_prompt.models.renaming import rename
-from saliency_prompt.stages.instances.results import full_size
 
 CLOSE = {"atol": 1e-4, "rtol": 1e-4}
 NAME = "hf_mask2former_resnet"
@@ -114,5 +113,5 @@ def test_what_is_found() -> None:
         # stored sizes: probabilities are resized where mmdetection resizes logits, at a quarter of the stride
         packed = unpack(post[f"ori/{image}/masks_packed"], stored[1])
         by_label = post[f"ori/{image}/scores"].argsort(descending=True)
-        full = torch.stack([full_size(m, None, (128, 160), size, stored) > 0.5 for m in one.maps])
+        full = full_masks(one, (128, 160), size, stored)
         assert (full != packed[by_label]).float().mean() < 0.01

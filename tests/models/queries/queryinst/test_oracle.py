@@ -6,14 +6,13 @@ from functools import cache
 import pytest
 import torch
 
-from oracles import SIZES, STORED, Given, read_oracle, shared_pyramid, shared_targets, unpack
+from oracles import SIZES, STORED, Given, full_masks, read_oracle, shared_pyramid, shared_targets, unpack
 from saliency_prompt.models.detector import Limits, alone
 from saliency_prompt.models.queries.queryinst.criterion import gather_positives, mask_targets
 from saliency_prompt.models.queries.queryinst.model import QueryInst
 from saliency_prompt.models.queries.queryinst.names import MMDETECTION
 from saliency_prompt.models.queries.queryinst.regions import roi_features, roi_levels
 from saliency_prompt.models.renaming import rename
-from saliency_prompt.stages.instances.results import full_size
 
 CLOSE = {"atol": 1e-4, "rtol": 1e-4}
 NAME = "mmdet_queryinst"
@@ -104,6 +103,5 @@ def test_what_is_found() -> None:
             boxes = io[f"pred_{kind}/{image}/bboxes"][order]
             torch.testing.assert_close(one.boxes * scale, boxes, atol=2e-3, rtol=1e-4)
             theirs = unpack(io[f"pred_{kind}/{image}/masks_packed"], size[1])[order]
-            pairs = zip(one.maps, one.boxes, strict=True)
-            mine = torch.stack([full_size(m, b, (128, 160), SIZES[image], size) >= 0.5 for m, b in pairs])
+            mine = full_masks(one, (128, 160), SIZES[image], size)
             assert (mine != theirs).float().mean() < 1e-4

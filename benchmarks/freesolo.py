@@ -1,0 +1,132 @@
+"""Whether a detector that learned from free masks labels better than they do (FreeSOLO), on generated scenes.
+
+    python benchmarks/freesolo.py --weights densecl-r18-mini --seeds 3 --images 200 --out results.json
+
+Of every seed: free masks of training scenes, two rounds on them, and the class-agnostic AP and AR100 of each label set
+against the truth, on the same scenes; then what few labels give from the last round and from the backbone.
+"""
+
+import argparse
+import json
+import tempfile
+import threading
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from rich.console import Console
+from scenes import write_scenes
+
+from saliency_prompt.pipeline.api import generate
+from saliency_prompt.pipeline.evaluate import evaluate_dataset
+from saliency_prompt.pipeline.progress import Display
+from saliency_prompt.pipeline.rounds import Rounds, label_here, run_rounds
+from saliency_prompt.pipeline.training.evaluate import evaluate_run
+from saliency_prompt.pipeline.training.job import Inputs, TrainingJob
+from saliency_prompt.schemas.labels.detector import DetectorConfig
+from saliency_prompt.schemas.registry import load_label_config
+from saliency_prompt.schemas.training.freesolo import FreeSoloTraining
+from saliency_prompt.schemas.training.registry import load_training_config
+from saliency_prompt.stages.device import resolve_device
+from saliency_prompt.stages.training.fit import Control, Outcome, Place
+from saliency_prompt.store.dataset import Dataset
+
+NUMBERS = ("AP", "AP50", "AR100")
+FREE = ["decode.short_side=256", "decode.long_side=256", "filters.min_score=0.3", "filters.min_center_y=null"]
+
+
+def scores_of(labels: Dataset | str, gt: Path) -> dict[str, float]:
+    dataset = Dataset.open(labels) if isinstance(labels, str) else labels
+    found = evaluate_dataset(dataset, gt, all_images=True)
+    return {f"{kind} {name}": found[kind][name] for kind in ("segm", "bbox") for name in NUMBERS}
+
+
+def one_seed(seed: int, args: argparse.Namespace, base: Path) -> dict[str, Any]:
+    write_scenes(base / "train", 1000 + seed, args.images)
+    photos, gt = base / "train" / "images", base / "train" / "annotations.json"
+    free = generate(
+        photos, base / "free", weights=args.free_weights, settings=[*FREE, *args.free_set], device=args.device
+    )
+    found: dict[str, Any] = {"free": scores_of(free, gt)}
+    print(seed, "free", found["free"], flush=True)
+    settings = [f"trainer.seed={seed}", f"trainer.max_epochs={args.epochs}", "trainer.evaluate_every=0", *args.set]
+    training = load_training_config("freesolo", "tiny", overrides=settings)
+    labels = load_label_config("detector", "freesolo-round", None, [f"detect.min_score={args.min_score}"])
+    assert isinstance(training, FreeSoloTraining)
+    assert isinstance(labels, DetectorConfig)
+    device = resolve_device(args.device)
+    rounds = Rounds(str(base / "free"), base / "work", args.weights, training, labels, device, count=args.rounds)
+
+    def train(job: TrainingJob) -> Outcome:
+        return job.run(Place(device), Control())
+
+    display = Display(Console(quiet=True))
+    for round_ in run_rounds(rounds, train, label_here(display, threading.Event())):
+        assert round_.labels is not None
+        name = f"round {round_.number}"
+        found[name] = scores_of(round_.labels, gt)
+        print(seed, name, found[name], flush=True)
+    if args.percent:
+        found["few labels"] = few_labels(seed, args, base, rounds.run_folder(args.rounds - 1), device)
+        print(seed, found["few labels"], flush=True)
+    return found
+
+
+def few_labels(
+    seed: int, args: argparse.Namespace, base: Path, run: Path, device: torch.device
+) -> dict[str, dict[str, float]]:
+    """Class-wise and class-agnostic AP on other scenes, of SOLOv2 from the last round and from the backbone."""
+    write_scenes(base / "val", 5000 + seed, args.images // 2)
+    photos, gt = base / "train" / "images", base / "train" / "annotations.json"
+    settings = [f"trainer.seed={seed}", f"trainer.max_epochs={args.tune_epochs}", "trainer.evaluate_every=0"]
+    found = {}
+    for name, begin in (("from freesolo", {"start": str(run)}), ("from the backbone", {"weights": args.weights})):
+        config = load_training_config("solov2", "tiny", overrides=settings)
+        inputs = Inputs(images=str(photos), gt=str(gt), percent=args.percent, **begin)  # type: ignore[arg-type]
+        out = base / name.replace(" ", "-")
+        TrainingJob("supervised", config, inputs, out).run(Place(device), Control())
+        judged = evaluate_run(out, str(base / "val" / "images"), str(base / "val" / "annotations.json"), device)
+        found[name] = judged.numbers
+    return found
+
+
+def paired(seeds: list[dict[str, Any]], better: str, than: str) -> dict[str, dict[str, float]]:
+    """Mean difference over seeds and half the width of its 95 % interval (normal, of the seeds' spread)."""
+    found = {}
+    for name in seeds[0][than]:
+        gain = np.array([one[better][name] - one[than][name] for one in seeds])
+        half = 1.96 * gain.std(ddof=1) / np.sqrt(len(gain)) if len(gain) > 1 else float("nan")
+        found[name] = {"mean": round(float(gain.mean()), 2), "half": round(float(half), 2)}
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--weights", default="densecl-r18-mini")
+    parser.add_argument("--free-weights", default="lab-color", help="what makes the free masks")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--images", type=int, default=200)
+    parser.add_argument("--epochs", type=int, default=12)
+    parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--min-score", type=float, default=0.3)
+    parser.add_argument("--percent", type=float, default=0.0, help="of labels to fine-tune on; 0 leaves that out")
+    parser.add_argument("--tune-epochs", type=int, default=60)
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--set", action="append", default=[], help="of training")
+    parser.add_argument("--free-set", action="append", default=[], help="of the free masks")
+    parser.add_argument("--out", type=Path, required=True)
+    args = parser.parse_args()
+    seeds = []
+    for seed in range(args.seeds):
+        with tempfile.TemporaryDirectory() as base:
+            seeds.append(one_seed(seed, args, Path(base)))
+        result: dict[str, Any] = {"arguments": {k: str(v) for k, v in vars(args).items()}, "seeds": seeds}
+        pairs = [("round 0", "free"), *((f"round {r}", f"round {r - 1}") for r in range(1, args.rounds))]
+        result["gains"] = {f"{one} over {other}": paired(seeds, one, other) for one, other in pairs}
+        args.out.write_text(json.dumps(result, indent=1) + "\n")
+    print(json.dumps(result["gains"], indent=1))
+
+
+if __name__ == "__main__":
+    main()
