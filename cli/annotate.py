@@ -18,6 +18,8 @@ from .options import (
     Photos,
     Ray,
     Root,
+    executor,
+    plain_console,
 )
 
 Branch = Literal["unlabelled", "boxes", "tags"]
@@ -51,26 +53,25 @@ def annotate(
     ] = False,
 ) -> None:
     """Make pairs of masks and texts from photographs, by a chain of models. Exit codes are those of `generate`."""
+    from ..pipeline.estimate import estimate
+    from ..pipeline.generate import Job
+    from ..pipeline.sources import open_source
     from ..schemas.registry import load_label_config
-    from .generate import run_labelling
+    from ..stages.device import resolve_device
+    from .generate import carry_out
+    from .plan import print_estimate
 
-    files = {"boxes.gt": gt, "tags.vocabulary": vocabulary}
+    files = {"boxes.gt": gt, "tags.vocabulary": vocabulary}  # workers start elsewhere: whole paths
     named = [f"{key}={str(Path(file).absolute())!r}" for key, file in files.items() if file is not None]
     settings = load_label_config("annotate", None, config, [f"annotate.branch={branch}", *named, *(set_ or [])])
-    run_labelling(
-        out,
-        photos,
-        referrer,
-        None,
-        settings,
-        root,
-        device,
-        (ray, gpus_per_worker, cpus_per_worker, min_workers, max_workers),
-        follow_links=not no_follow_links,
-        dry_run=dry_run,
-        retry=retry_quarantined,
-        report=report,
-    )
+    where = resolve_device(device)
+    source = open_source(photos, root, follow_links=not no_follow_links)
+    job = Job(out, settings, where, None if referrer is None else str(Path(referrer).absolute()))
+    if dry_run:
+        print_estimate(plain_console(stderr=True), out, estimate(source, settings, job.labeller.load(), where))
+        return
+    place = executor(ray, device, gpus_per_worker, cpus_per_worker, min_workers, max_workers)
+    carry_out(source, job, place, retry=retry_quarantined, report=report)
 
 
 def score(

@@ -39,7 +39,6 @@ if TYPE_CHECKING:
 
     from ..pipeline.generate import Executor, Job
     from ..pipeline.sources import Source
-    from ..schemas.labels.base import LabelConfig
     from ..store.dataset import Dataset
 
 
@@ -77,40 +76,9 @@ def generate(
     settings = label_config(model, weights, preset, config, set_, producer)
     if photos is None and from_ is None:
         raise UserError("Name the photographs, or a data set whose photographs to take with --from.")
-    run_labelling(
-        out,
-        photos,
-        model,
-        from_,
-        settings,
-        root,
-        device,
-        (ray, gpus_per_worker, cpus_per_worker, min_workers, max_workers),
-        follow_links=not no_follow_links,
-        dry_run=dry_run,
-        retry=retry_quarantined,
-        report=report,
-    )
 
-
-def run_labelling(
-    out: str,
-    photos: str | None,
-    model: str | None,
-    from_: str | None,
-    settings: "LabelConfig",
-    root: str | None,
-    device: str,
-    workers: tuple[str | None, float | None, int, int, int | None],
-    *,
-    follow_links: bool,
-    dry_run: bool,
-    retry: bool,
-    report: bool,
-) -> None:
-    """Label photographs, say what came out, and end with the exit code. workers: as `options.executor` takes them."""
+    from ..pipeline import generate as job
     from ..pipeline.estimate import estimate
-    from ..pipeline.generate import Job
     from ..pipeline.parent import ParentPhotos, open_parent
     from ..pipeline.plan import cut_like
     from ..pipeline.sources import open_source
@@ -120,16 +88,17 @@ def run_labelling(
     where = resolve_device(device)
     parent = None if from_ is None else open_parent(from_)
     source = (
-        open_source(photos or "", root, follow_links=follow_links) if parent is None else ParentPhotos(parent, photos)
+        open_source(photos or "", root, follow_links=not no_follow_links)
+        if parent is None
+        else ParentPhotos(parent, photos)
     )
     run = None if model is None else str(Path(model).absolute())  # workers start elsewhere
-    task = Job(out, settings, where, run, parent)
+    task = job.Job(out, settings, where, run, parent)
     if dry_run:
         print_estimate(console, out, estimate(source, cut_like(parent, settings), task.labeller.load(), where))
         return
-    ray, gpus, cpus, least, most = workers
-    place = executor(ray, device, gpus, cpus, least, most)
-    carry_out(source, task, place, retry=retry, report=report)
+    place = executor(ray, device, gpus_per_worker, cpus_per_worker, min_workers, max_workers)
+    carry_out(source, task, place, retry=retry_quarantined, report=report)
 
 
 def carry_out(

@@ -16,7 +16,7 @@ PLAIN = "solov2"
 
 def prepare_panoptic(job: TrainingJob, place: Place) -> Prepared:
     """Things and stuff of a panoptic json; from a backbone, a run of SOLOv2, or one of its own."""
-    from ...stages.recipes.extended import Panoptic
+    from ...stages.recipes.supervised import Panoptic
 
     config, inputs = job.config, job.inputs
     assert isinstance(config, PanopticSoloTraining)
@@ -61,7 +61,7 @@ def prepare_panoptic(job: TrainingJob, place: Place) -> Prepared:
 
 def prepare_matting(job: TrainingJob, place: Place) -> Prepared:
     """Mattes of photographs, from a run of SOLOv2, whose classes stay, or from one of its own."""
-    from ...stages.recipes.extended import Matting
+    from ...stages.recipes.supervised import Matting
 
     config, inputs = job.config, job.inputs
     assert isinstance(config, MattingSoloTraining)

@@ -1,8 +1,10 @@
-"""Training a detector on labels, whoever made them."""
+"""Training a detector on labels, whoever made them; SOLOv2's extensions learn things and stuff, and mattes."""
 
 from torch import Tensor
 
 from ...models.detector import Targets
+from ..instances.matte_samples import matting_targets
+from ..instances.panoptic_samples import panoptic_targets
 from ..instances.samples import Batch
 from ..instances.training import InstanceRecipe
 from ..training.recipe import average_count
@@ -19,3 +21,19 @@ class Supervised(InstanceRecipe):
     def targets(self, batch: Batch) -> list[Targets]:
         """What the detector learns from."""
         return batch.targets()
+
+
+class Panoptic(Supervised):
+    """Objects, and the class of every pixel."""
+
+    def targets(self, batch: Batch) -> list[Targets]:
+        """See `Supervised`."""
+        return panoptic_targets(batch)
+
+
+class Matting(Supervised):
+    """Objects and their alphas."""
+
+    def targets(self, batch: Batch) -> list[Targets]:
+        """See `Supervised`."""
+        return matting_targets(batch)

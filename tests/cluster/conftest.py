@@ -105,11 +105,8 @@ class ClusterWorld:
     def use(self, producer: str) -> None:
         """Label with this producer from now on."""
         self.producer = producer
-        self.small = {"saliency": lambda: SMALL, "detector": lambda: SMALL_DETECTOR, "annotate": self._annotate}[
-            producer
-        ]()
+        self.small = SMALL_DETECTOR if producer == "detector" else self._annotate() if producer == "annotate" else SMALL
         self.model = write_run(self.base / "run") if producer == "detector" else None
-        self.producer = producer
 
     def _annotate(self) -> list[str]:
         """Tags, boxes and masks by the real architectures at tiny sizes."""
