@@ -24,6 +24,7 @@ class FeatureExtractor(PixelInput):
 
     def __init__(self, backbone: LoadedBackbone, config: FeaturesConfig, device: torch.device) -> None:
         assert config.precision != "auto"
+        require_level(backbone, config.level)
         module = backbone.module.folded()
         super().__init__(module.mean, module.std, device, DTYPES[config.precision])
         self.level = config.level
@@ -41,6 +42,12 @@ class FeatureExtractor(PixelInput):
         """The backbone alone."""
         features: Tensor = self._module(images_B3HW, self.level)[self.level]
         return features
+
+
+def require_level(backbone: LoadedBackbone, level: str) -> None:
+    """Raise UserError for a level that the backbone does not have."""
+    if level not in backbone.module.strides:
+        raise UserError(f"{backbone.arch} has no level {level}: set features.level={backbone.module.levels[-1]}.")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -67,10 +74,8 @@ class LoadedFeatures:
 
     def admit(self, level: str) -> Callable[[DecodedImage], Shape]:
         """Every image with two feature cells on each side, at its own size."""
-        strides = self.backbone.module.strides
-        if level not in strides:
-            raise UserError(f"{self.backbone.arch} has no level {level}: set features.level={list(strides)[-1]}.")
-        stride = strides[level]
+        require_level(self.backbone, level)
+        stride = self.backbone.module.strides[level]
 
         def admit(image: DecodedImage) -> Shape:
             height, width = image.pixels.shape[:2]

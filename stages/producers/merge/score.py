@@ -10,6 +10,7 @@ from .hierarchy import Hierarchy
 from .superpixels import Floats, Ints, Leaves
 
 _FLAT = 0.05  # contrast to the frame and gradient that are taken for nothing
+_ROUNDING = 1e-5  # a life below it is that of equal regions
 _ALIKE = 0.02  # the same of contrast to the region that is joined next
 
 
@@ -25,6 +26,7 @@ def score_regions(leaves: Leaves, tree: Hierarchy) -> Floats:
     count = len(leaves.sizes)
     below = tree.parent < 0
     life = np.where(below, 0, tree.height[tree.parent] - tree.height)
+    life = np.where(life > _ROUNDING, life, 0)
     covered = _summed(frame_shares(leaves), tree, count)
     unit = tree.features / np.maximum(np.linalg.norm(tree.features, axis=1, keepdims=True), 1e-12)
     frame = (unit[:count] * covered[:count, None]).sum(0)
@@ -103,7 +105,7 @@ def overlaps(inside_KN: npt.NDArray[np.bool_], sizes_N: Floats) -> Floats:
     sets = inside_KN.astype(np.float32)
     shared = (sets * sizes_N) @ sets.T  # sums of whole pixels: exact
     area = shared.diagonal()
-    iou: Floats = (shared / np.maximum(area[:, None] + area[None] - shared, 1)).astype(np.float32)
+    iou: Floats = (shared / np.maximum(area[:, None] + area[None] - shared, 1)).astype(np.float32, copy=False)
     return iou
 
 
