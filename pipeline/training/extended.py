@@ -3,8 +3,8 @@
 from ...schemas.errors import UserError
 from ...schemas.run import RunCard
 from ...schemas.training.solo import MattingSoloTraining, PanopticSoloTraining
-from ...stages.instances.matte_samples import MatteImages
-from ...stages.instances.panoptic_samples import PanopticImages
+from ...stages.instances.matte_samples import MatteImages, matting_targets
+from ...stages.instances.panoptic_samples import PanopticImages, panoptic_targets
 from ...stages.training.fit import Place
 from ..sources import open_source
 from .beginning import begin
@@ -16,7 +16,7 @@ PLAIN = "solov2"
 
 def prepare_panoptic(job: TrainingJob, place: Place) -> Prepared:
     """Things and stuff of a panoptic json; from a backbone, a run of SOLOv2, or one of its own."""
-    from ...stages.recipes.supervised import Panoptic
+    from ...stages.recipes.supervised import Supervised
 
     config, inputs = job.config, job.inputs
     assert isinstance(config, PanopticSoloTraining)
@@ -56,12 +56,12 @@ def prepare_panoptic(job: TrainingJob, place: Place) -> Prepared:
     card, judge = beginning.after(card, inputs.start), None
     if inputs.val_images is not None and inputs.val_gt is not None:
         judge = PanopticJudge(config, card, inputs.val_images, inputs.val_gt)
-    return Prepared(Panoptic(host, config, data), config, card, judge, tuple(documents))
+    return Prepared(Supervised(host, config, data, targets=panoptic_targets), config, card, judge, tuple(documents))
 
 
 def prepare_matting(job: TrainingJob, place: Place) -> Prepared:
     """Mattes of photographs, from a run of SOLOv2, whose classes stay, or from one of its own."""
-    from ...stages.recipes.supervised import Matting
+    from ...stages.recipes.supervised import Supervised
 
     config, inputs = job.config, job.inputs
     assert isinstance(config, MattingSoloTraining)
@@ -90,4 +90,10 @@ def prepare_matting(job: TrainingJob, place: Place) -> Prepared:
         source=inputs.mattes,
         **beginning.about(),
     )
-    return Prepared(Matting(host, config, data), config, beginning.after(card, inputs.start), None, tuple(documents))
+    return Prepared(
+        Supervised(host, config, data, targets=matting_targets),
+        config,
+        beginning.after(card, inputs.start),
+        None,
+        tuple(documents),
+    )

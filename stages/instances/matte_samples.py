@@ -114,5 +114,5 @@ def matting_targets(batch: Batch) -> list[Targets]:
 
 
 def _bytes(alpha_HW: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
-    levels: npt.NDArray[np.uint8] = np.rint(255 * alpha_HW).astype(np.uint8)
-    return levels
+    found: npt.NDArray[np.uint8] = np.rint(255 * alpha_HW).astype(np.uint8)
+    return found
