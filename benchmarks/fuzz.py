@@ -217,6 +217,7 @@ class Fuzzer:
         dice = random.Random(number)
         target = dice.choice(list(TARGETS))
         file = dice.choice(sorted(path for path in self.path.glob(TARGETS[target]) if path.is_file()))
+        before = file.read_bytes()
         mutate(file, dice)
         forged = target in ("table", "array", "description") and dice.random() < 0.5
         if forged:
@@ -238,9 +239,11 @@ class Fuzzer:
             if told["outcome"] == "broken":
                 told["what"] = "other data without a word"
         told["seconds"] = round(time.monotonic() - start, 3)
-        shutil.rmtree(self.path)
-        shutil.rmtree(self.path.parent / "photos")
-        shutil.copytree(self._kept, self.path.parent, dirs_exist_ok=True)
+        if forged:
+            shutil.rmtree(self.path)
+            shutil.copytree(self._kept / "data", self.path)
+        else:
+            file.write_bytes(before)
         return told
 
 

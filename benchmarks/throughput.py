@@ -42,8 +42,8 @@ from saliency_prompt.schemas.load import load_config
 from saliency_prompt.stages.backbone import LoadedBackbone
 from saliency_prompt.stages.decode import DecodedImage
 from saliency_prompt.stages.device import resolve_device
+from saliency_prompt.stages.features import FeatureExtractor
 from saliency_prompt.stages.pixels import stack_pixels
-from saliency_prompt.stages.producers.saliency.features import FeatureExtractor
 from saliency_prompt.stages.producers.saliency.producer import LoadedSaliency, load_saliency
 
 Result = TypeVar("Result")

@@ -10,13 +10,16 @@ from ..pipeline.process import tune_allocator
 from ..schemas.errors import UserError
 from ..version import __version__
 from . import (
+    annotate,
     cluster,
     config,
     dataset,
     demo,
     densecl,
+    derive,
     evaluate,
     explore,
+    export,
     freesolo,
     generate,
     models,
@@ -36,6 +39,9 @@ app = typer.Typer(
     add_completion=False,
 )
 app.command()(generate.generate)
+app.command("import-masks")(generate.import_masks)
+app.command()(annotate.annotate)
+app.command()(annotate.score)
 app.command()(plan.plan)
 app.command()(operate.status)
 app.command()(operate.drain)
@@ -44,15 +50,19 @@ app.command()(dataset.gc)
 app.command()(dataset.show)
 app.command()(report.report)
 app.command()(explore.explore)
-app.add_typer(dataset.export_app, name="export")
+app.add_typer(export.app, name="export")
+app.add_typer(derive.app, name="dataset")
 app.command()(evaluate.evaluate)
 app.command()(train.train)
 app.command()(train.pretrain)
 app.command()(train.finetune)
 app.command()(freesolo.freesolo)
 app.command()(models.models)
+app.command("import")(models.import_)
 app.command()(models.predict)
 app.command()(models.kernels)
+app.command()(models.contrast)
+app.command()(models.fit_grid)
 app.command()(models.curves)
 app.command()(models.convert)
 app.add_typer(densecl.app, name="densecl")

@@ -1,4 +1,4 @@
-"""`verify`, `gc`, `show` and `export coco`: everything that looks at a data set."""
+"""`verify`, `gc` and `show`: everything that looks at a data set."""
 
 from typing import Annotated
 
@@ -7,8 +7,6 @@ import typer
 from ..schemas.errors import UserError
 from . import exits
 from .options import DatasetUrl
-
-export_app = typer.Typer(help="Write the data set in another format.", no_args_is_help=True)
 
 
 def verify(dataset: DatasetUrl) -> None:
@@ -53,13 +51,3 @@ def show(
         raise UserError("No image was drawn: the photographs were moved, or none has the given name.")
     for path in drawn:
         typer.echo(path)
-
-
-@export_app.command()
-def coco(dataset: DatasetUrl, annotations: Annotated[str, typer.Argument(help="The json file to write.")]) -> None:
-    """Write a COCO annotation file: one category `object`, RLE masks, boxes, scores; ids from 1."""
-    from ..store.dataset import Dataset
-    from ..store.export import export_coco
-
-    report = export_coco(Dataset.open(dataset), annotations)
-    typer.echo(f"wrote {annotations}: {report.images:,} images, {report.annotations:,} masks")

@@ -2,17 +2,24 @@
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
 from ..schemas.errors import UserError
-from .options import Device
+from .options import Device, LongSide, ShortSide, Threshold
+from .referring import judge_task
 
 
 def evaluate(
     dataset: Annotated[str, typer.Argument(metavar="DATASET|RUN", help="A data set, or a run (with --images).")],
-    gt: Annotated[str, typer.Option(help="COCO annotation file with masks.")],
+    gt: Annotated[
+        str,
+        typer.Option(
+            help="COCO annotation file with masks; of panoptic and matting runs: panoptic json, mattes; with --task "
+            "its references or labels."
+        ),
+    ],
     json_: Annotated[
         str | None, typer.Option("--json", help="Also write the numbers, in per cent, to this file.")
     ] = None,
@@ -24,30 +31,80 @@ def evaluate(
     listed: Annotated[
         Path | None, typer.Option("--list", help="Text file that names the images that count: COCO 20k, VOC's sets.")
     ] = None,
+    short_side: ShortSide = None,
+    long_side: LongSide = None,
+    threshold: Threshold = None,
+    task: Annotated[
+        str | None, typer.Option(help="Of unilseg: ris, rvos, semantic, open-vocabulary, salient or part.")
+    ] = None,
+    class_names: Annotated[str | None, typer.Option(help="Of label images: file of the classes' names.")] = None,
+    zero_is_nothing: Annotated[
+        bool, typer.Option("--zero-is-nothing", help="Label images count classes from 1 (ADE20K, LIP).")
+    ] = False,
+    annotations: Annotated[str | None, typer.Option(help="Of rvos: folder of the annotated frames.")] = None,
+    submission: Annotated[str | None, typer.Option(help="Of rvos: folder to write masks for the server to.")] = None,
+    split: Annotated[str, typer.Option(help="Of ris: the split of the references.")] = "",
+    classes: Annotated[
+        Literal["novel", "base", "all"] | None,
+        typer.Option(help="Of a run with --base: classes without masks in training, with masks, or all."),
+    ] = None,
+    oracle_masks: Annotated[
+        bool, typer.Option("--oracle-masks", help="Of a run: put the annotated mask in place of each found one.")
+    ] = False,
     device: Device = "auto",
 ) -> None:
-    """Compare masks and boxes with ground truth: all categories as one (useCats = 0); of a run by category as well."""
+    """Compare masks and boxes with ground truth: all categories as one (useCats = 0); of a run by category as well.
+
+    With --task, a run of unilseg on one of its tasks, by that task's metrics.
+    """
+    if task is not None:
+        inputs = {"classes": class_names, "annotations": annotations, "submission": submission}
+        judge_task(Path(dataset), task, images, gt, inputs, zero_is_nothing, split, json_, device)
+        return
     from rich.console import Console
     from rich.table import Table
+
+    from ..pipeline.training.scores import coco_rows
 
     if images is not None and (boxes or listed is not None):
         raise UserError("--boxes and --list are for a data set: label the photographs with `generate --model` first.")
     if images is None:
+        if (short_side, long_side, threshold) != (None, None, None):
+            raise UserError("Sides and threshold are of a model that is run: give --images, or leave them out.")
+        if classes is not None or oracle_masks:
+            raise UserError("--classes and --oracle-masks are for runs: give --images, the photographs, with a RUN.")
         from ..pipeline.evaluate import evaluate_dataset
         from ..store.dataset import Dataset
 
         result = evaluate_dataset(Dataset.open(dataset), Path(gt), all_images=all_images, boxes=boxes, listed=listed)
-        parts = {"": result}
+        rows = coco_rows({"": result})
     else:
         from ..pipeline.training.evaluate import evaluate_run
+        from ..pipeline.training.find import Conditions
         from ..stages.device import resolve_device
 
-        parts = result = evaluate_run(Path(dataset), images, gt, resolve_device(device)).report
+        conditions = Conditions(short_side, long_side, threshold)
+        scores = evaluate_run(
+            Path(dataset),
+            images,
+            gt,
+            resolve_device(device),
+            conditions,
+            classes=classes,
+            oracle_masks=oracle_masks,
+        )
+        result, rows = scores.report, scores.rows
     if json_ is not None:
         Path(json_).write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
-    table = Table("", *next(iter(parts.values()))["bbox"])
-    for part, numbers in parts.items():
-        for kind in (kind for kind in ("segm", "bbox") if kind in numbers):
-            shown = ("-" if v is None else f"{v:.2f}" for v in numbers[kind].values())
-            table.add_row(f"{part} {kind}".strip(), *shown)
+    table = Table("", *next(iter(rows.values())))
+    for name, row in rows.items():
+        table.add_row(name, *(_shown(value) for value in row.values()))
     Console(width=None if Console().is_terminal else 140).print(table)
+
+
+def _shown(value: float | int | None) -> str:
+    if value is None:
+        return "-"
+    return (
+        str(value) if isinstance(value, int) else f"{value:.2f}" if abs(value) >= 0.1 or not value else f"{value:.2g}"
+    )

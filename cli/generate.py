@@ -1,7 +1,9 @@
-"""`generate`: the main job."""
+"""`generate`: the main job; `import-masks`: the same with masks from elsewhere."""
 
+from contextlib import nullcontext
+from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 from rich.console import Console
@@ -14,6 +16,7 @@ from .options import (
     Device,
     From,
     GpusPerWorker,
+    LabelledBy,
     LabelPreset,
     MaxWorkers,
     MinWorkers,
@@ -27,16 +30,23 @@ from .options import (
     executor,
     label_config,
     plain_console,
+    with_weights,
 )
 from .plan import print_estimate
 
 if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+
+    from ..pipeline.generate import Executor, Job
+    from ..pipeline.sources import Source
+    from ..schemas.labels.base import LabelConfig
     from ..store.dataset import Dataset
 
 
 def generate(
     out: Annotated[str, typer.Option(help="The data set: a folder or a bucket URL. An unfinished one is resumed.")],
     photos: PhotosOrNone = None,
+    producer: LabelledBy = None,
     model: Model = None,
     from_: From = None,
     weights: Weights = None,
@@ -64,16 +74,45 @@ def generate(
     Exit codes: 0 all done, or drained; 2 something you can fix; 3 all done, but some images were set aside; 130
     interrupted.
     """
-    settings = label_config(model, weights, preset, config, set_)
+    settings = label_config(model, weights, preset, config, set_, producer)
     if photos is None and from_ is None:
         raise UserError("Name the photographs, or a data set whose photographs to take with --from.")
+    run_labelling(
+        out,
+        photos,
+        model,
+        from_,
+        settings,
+        root,
+        device,
+        (ray, gpus_per_worker, cpus_per_worker, min_workers, max_workers),
+        follow_links=not no_follow_links,
+        dry_run=dry_run,
+        retry=retry_quarantined,
+        report=report,
+    )
 
-    from ..pipeline import generate as job
+
+def run_labelling(
+    out: str,
+    photos: str | None,
+    model: str | None,
+    from_: str | None,
+    settings: "LabelConfig",
+    root: str | None,
+    device: str,
+    workers: tuple[str | None, float | None, int, int, int | None],
+    *,
+    follow_links: bool,
+    dry_run: bool,
+    retry: bool,
+    report: bool,
+) -> None:
+    """Label photographs, say what came out, and end with the exit code. workers: as `options.executor` takes them."""
     from ..pipeline.estimate import estimate
+    from ..pipeline.generate import Job
     from ..pipeline.parent import ParentPhotos, open_parent
     from ..pipeline.plan import cut_like
-    from ..pipeline.progress import Display
-    from ..pipeline.signals import graceful_stop
     from ..pipeline.sources import open_source
     from ..stages.device import resolve_device
 
@@ -81,27 +120,38 @@ def generate(
     where = resolve_device(device)
     parent = None if from_ is None else open_parent(from_)
     source = (
-        open_source(photos or "", root, follow_links=not no_follow_links)
-        if parent is None
-        else ParentPhotos(parent, photos)
+        open_source(photos or "", root, follow_links=follow_links) if parent is None else ParentPhotos(parent, photos)
     )
     run = None if model is None else str(Path(model).absolute())  # workers start elsewhere
-    task = job.Job(out, settings, where, run, parent)
+    task = Job(out, settings, where, run, parent)
     if dry_run:
         print_estimate(console, out, estimate(source, cut_like(parent, settings), task.labeller.load(), where))
         return
-    do = job.retry_quarantined if retry_quarantined else job.generate
+    ray, gpus, cpus, least, most = workers
+    place = executor(ray, device, gpus, cpus, least, most)
+    carry_out(source, task, place, retry=retry, report=report)
+
+
+def carry_out(
+    source: "Source", task: "Job", place: "AbstractContextManager[Executor | None]", *, retry: bool, report: bool
+) -> NoReturn:
+    """Run a job, say what came out, and end with the exit code."""
+    from ..pipeline import generate as job
+    from ..pipeline.progress import Display
+    from ..pipeline.signals import graceful_stop
+
+    console = plain_console(stderr=True)
+    do = job.retry_quarantined if retry else job.generate
 
     def say_stopping() -> None:
         console.print("finishing the shards on the device; press Ctrl-C again to stop at once (nothing is lost)")
 
-    place = executor(ray, device, gpus_per_worker, cpus_per_worker, min_workers, max_workers)
     # Ray takes the signals for itself as it starts: ours come after.
     with place as where_to, graceful_stop(say_stopping) as stop, Display(console) as display:
         dataset, outcome = do(source, task, display, stop, where_to)
     if outcome.drained and outcome.shards_left:
         console.print(f"drained: {outcome.shards_left:,} shards are left; run the same command again to resume")
-        return
+        raise typer.Exit(exits.DONE)
     if outcome.shards_left:
         console.print(f"stopped: {outcome.shards_left:,} shards are left; run the same command again to resume")
         raise typer.Exit(exits.INTERRUPTED)
@@ -110,8 +160,57 @@ def generate(
         from ..pipeline.report.page import write_report
         from .report import tell
 
-        tell(write_report(dataset, f"{out.rstrip('/')}-report"))
+        tell(write_report(dataset, f"{task.out.rstrip('/')}-report"))
     raise typer.Exit(code)
+
+
+class MaskFormat(StrEnum):
+    """How masks are written."""
+
+    COCO = "coco"
+    YOLO = "yolo"
+    PNG = "png"
+    SAM = "sam"
+
+
+def import_masks(
+    masks: Annotated[
+        str,
+        typer.Argument(help="A COCO json (instances or results), or a folder: YOLO texts, PNG masks, SAM's output."),
+    ],
+    out: Annotated[str, typer.Option(help="The data set: a folder or a bucket URL. An unfinished one is resumed.")],
+    photos: Annotated[
+        str | None,
+        typer.Option(help="The photographs: a folder, list, COCO json or URL; of COCO instances they may go unsaid."),
+    ] = None,
+    root: Root = None,
+    format_: Annotated[
+        MaskFormat | None, typer.Option("--format", help="How the masks are written, if that is not obvious.")
+    ] = None,
+    weights: Weights = None,
+    config: ConfigFile = None,
+    set_: Overrides = None,
+    device: Device = "auto",
+    retry_quarantined: Annotated[
+        bool, typer.Option("--retry-quarantined", help="Try again the images that were set aside.")
+    ] = False,
+) -> None:
+    """Make a data set of anybody's masks, with seed vectors from a frozen backbone, to look at or to train on.
+
+    Images without masks are kept as empty; those whose masks are of another size are set aside. Exit codes as of
+    `generate`.
+    """
+    from ..pipeline.generate import Job
+    from ..pipeline.imports import photographs_of, with_masks
+    from ..schemas.labels.imported import ImportedConfig
+    from ..schemas.registry import load_label_config
+    from ..stages.device import resolve_device
+
+    settings = load_label_config("imported", None, config, with_weights(set_, weights))
+    assert isinstance(settings, ImportedConfig)
+    source = photographs_of(masks, photos, root)
+    found = with_masks(settings, masks, None if format_ is None else format_.value)
+    carry_out(source, Job(out, found, resolve_device(device)), nullcontext(), retry=retry_quarantined, report=False)
 
 
 def _print_outcome(console: Console, dataset: "Dataset") -> int:

@@ -24,6 +24,13 @@ LabelPreset = Annotated[
     str | None,
     typer.Option(help="Named configuration: saliency-prompt (the default), freesolo, paper-literal or uplvp."),
 ]
+LabelledBy = Annotated[
+    str | None,
+    typer.Option(
+        "--producer",
+        help="What labels: saliency (the default), merge, ncut, random, or detector (--model); see `models`.",
+    ),
+]
 Model = Annotated[
     str | None, typer.Option(help="Folder of a training run: its model labels, instead of saliency.", metavar="RUN")
 ]
@@ -82,15 +89,24 @@ def executor(
 
 
 def label_config(
-    model: str | None, weights: str | None, preset: str | None, file: str | None, overrides: list[str] | None
+    model: str | None,
+    weights: str | None,
+    preset: str | None,
+    file: str | None,
+    overrides: list[str] | None,
+    producer: str | None = None,
 ) -> "LabelConfig":
-    """The configuration of what labels: a trained model if one is named, else saliency."""
+    """The configuration of what labels: the producer that is named, a trained model if there is one, else saliency."""
     from ..schemas.errors import UserError
     from ..schemas.registry import load_label_config
 
     if model is not None and weights is not None:
         raise UserError("--weights are those of saliency's backbone, and --model has its own: leave one of them out.")
-    producer = "saliency" if model is None else "detector"
+    if producer == "imported":
+        raise UserError("Masks that are there already come in with `import-masks`.")
+    if producer not in (None, "detector") and model is not None:
+        raise UserError(f"--model labels with the model, not with {producer}: leave one of them out.")
+    producer = producer or ("saliency" if model is None else "detector")
     return load_label_config(producer, preset, file, with_weights(overrides, weights))
 
 
@@ -102,3 +118,12 @@ def with_weights(overrides: list[str] | None, weights: str | None) -> list[str]:
 def plain_console(*, stderr: bool = False) -> Console:
     """A console that prints what it is given: no wrapping, no colours by pattern, no markup in file names."""
     return Console(stderr=stderr, soft_wrap=True, highlight=False, markup=False, emoji=False)
+
+
+ShortSide = Annotated[
+    int | None, typer.Option(min=32, help="Shorter side at which a model is used, in pixels; else as it was trained.")
+]
+LongSide = Annotated[int | None, typer.Option(min=32, help="Upper bound of the longer side, in pixels.")]
+Threshold = Annotated[
+    float | None, typer.Option(min=0, max=1, help="Probability above which a pixel is in a mask; else as trained.")
+]

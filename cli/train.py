@@ -12,8 +12,10 @@ from ..schemas.section import Section
 from ..schemas.training.registry import MODELS, find_model, load_pretraining_config, load_training_config
 from .jobs import MaxSteps, Out, Processes, Resume, ShowConfig, run_job
 from .options import ConfigFile, CpusPerWorker, DatasetUrl, Device, Overrides, Ray
+from .referring import train_unilseg
 
-Model = Annotated[str, typer.Option(help=f"One of {', '.join(MODELS)} (see `models`).")]
+DEFAULT_WEIGHTS = "densecl-r50-in1k-200ep"
+Model = Annotated[str, typer.Option(help=f"One of {', '.join(MODELS)}, unilseg (see `models`).")]
 TrainPreset = Annotated[str | None, typer.Option("--preset", help="Named configuration of the model (see `models`).")]
 Weights = Annotated[str, typer.Option(help="Backbone: registered name or file.")]
 ValImages = Annotated[str | None, typer.Option(help="Folder to evaluate on.")]
@@ -38,7 +40,19 @@ def train(
         str | None, typer.Option(help="Folder of the photographs: of --gt, or of DATASET if they have moved.")
     ] = None,
     gt: Annotated[str | None, typer.Option(help="COCO annotations.")] = None,
-    weights: Weights = "densecl-r50-in1k-200ep",
+    base: Annotated[
+        str | None, typer.Option(help="Classes whose masks are learned from: voc, nonvoc, a file of names, or names.")
+    ] = None,
+    pseudo: Annotated[
+        str | None, typer.Option(metavar="DATASET", help="Pseudo-masks for objects that have a box alone.")
+    ] = None,
+    panoptic_gt: Annotated[str | None, typer.Option(help="COCO panoptic json, its PNGs in a folder beside it.")] = None,
+    mattes: Annotated[str | None, typer.Option(help="Folder of alphas, named as the photographs.")] = None,
+    refer: Annotated[
+        str | None, typer.Option(help="Of unilseg: references, in REFER's files or COCO's format with `refs`.")
+    ] = None,
+    start: Annotated[str | None, typer.Option(metavar="RUN", help="Begin from a run instead of a backbone.")] = None,
+    weights: Weights = DEFAULT_WEIGHTS,
     val_images: ValImages = None,
     val_gt: ValGt = None,
     fraction: Fraction = 100.0,
@@ -54,13 +68,38 @@ def train(
     max_steps: MaxSteps = None,
     show_config: ShowConfig = False,
 ) -> None:
-    """Train a model on annotations, or on the pseudo-labels of a data set."""
+    """Train a model on annotations, or on the pseudo-labels of a data set; unilseg on masks with texts.
+
+    solov2-panoptic learns things and stuff (--panoptic-gt), solov2-matting alphas (--mattes, from a run of solov2).
+    """
+    if model == "unilseg":
+        if gt is not None:
+            raise UserError("unilseg trains on texts: give its references as --refer, not --gt.")
+        train_unilseg(
+            out,
+            dataset,
+            refer,
+            images,
+            (val_images, val_gt),
+            None if weights == DEFAULT_WEIGHTS else weights,
+            start,
+            (preset, config, set_ or []),
+            (device, processes, ray, cpus_per_worker),
+            resume=resume,
+            max_steps=max_steps,
+            show_config=show_config,
+        )
+        return
+    if refer is not None:
+        raise UserError("--refer is for --model unilseg: add it, or leave it out.")
     settings = load_training_config(model, preset, config, set_ or [])
     if show_config:
         show(settings)
         return
-    if (dataset is None) == (gt is None):
-        raise UserError("Train on one of two: --images with --gt, or a DATASET of pseudo-labels.")
+    if sum(one is not None for one in (dataset, gt, panoptic_gt, mattes)) != 1:
+        raise UserError(
+            "Train on one thing: --images with --gt (or --panoptic-gt, or --mattes), or a DATASET of pseudo-labels."
+        )
     check_validation(val_images, val_gt)
     from ..pipeline.training.job import Inputs, TrainingJob
 
@@ -68,13 +107,18 @@ def train(
         dataset=dataset,
         images=images,
         gt=gt,
+        base=base,
+        pseudo=pseudo,
+        panoptic_gt=panoptic_gt,
+        mattes=mattes,
         val_images=val_images,
         val_gt=val_gt,
-        weights=weights,
+        weights=None if start else weights,
+        start=start,
         percent=fraction,
         indices=_indices(subset, fraction),
     )
-    job = TrainingJob("supervised", settings, inputs, out, resume)
+    job = TrainingJob(find_model(model).recipe, settings, inputs, out, resume)
     run_job(job, device, processes, ray, cpus_per_worker, max_steps, lambda _: _use(out))
 
 
@@ -146,7 +190,10 @@ def finetune(
         if model not in (None, found):
             raise UserError(f"{run} goes on as {found}: leave --model out, or give a backbone's weights instead.")
         model = found
-    settings = load_training_config(model or "knet", preset, config, set_ or [])
+    model = model or "knet"
+    if find_model(model).recipe != "supervised":
+        raise UserError(f"{model} does not learn from COCO instances: use `train --model {model} --start {run}`.")
+    settings = load_training_config(model, preset, config, set_ or [])
     from ..pipeline.training.job import Inputs, TrainingJob
 
     inputs = Inputs(

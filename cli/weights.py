@@ -19,11 +19,13 @@ Name = Annotated[str, typer.Argument(help="A registered name.")]
 def list_() -> None:
     """List the registered names, and whether their files are here."""
     for entry in registry.WEIGHTS.values():
-        if entry.url is None and entry.path is None:
+        if entry.computed:
             state = "built in"
+        elif not registry.obtainable(entry):
+            state = f"extra {entry.extra}"
         else:
             state = "here" if registry.cached_path(entry).is_file() else f"{entry.size / 1e6:.0f} MB to fetch"
-        typer.echo(f"{entry.name:24} {entry.arch:10} {state:16} {entry.note}")
+        typer.echo(f"{entry.name:24} {entry.arch:32} {state:16} {entry.note}")
 
 
 @app.command()
@@ -50,7 +52,7 @@ def verify(name: Name) -> None:
 
 def _entry(name: str) -> registry.WeightsEntry:
     entry = registry.WEIGHTS.get(name)
-    if entry is None or (entry.url is None and entry.path is None):
-        files = ", ".join(e.name for e in registry.WEIGHTS.values() if e.url or e.path)
+    if entry is None or entry.computed:
+        files = ", ".join(e.name for e in registry.WEIGHTS.values() if not e.computed)
         raise UserError(f"{name!r} is not a registered file: take one of {files}.")
     return entry

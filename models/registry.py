@@ -9,7 +9,7 @@ from ..schemas.training.knet import KNetPretraining, KNetTraining
 from ..schemas.training.mask2former import Mask2FormerPretraining, Mask2FormerTraining
 from ..schemas.training.queryinst import QueryInstPretraining, QueryInstTraining
 from ..schemas.training.sections import SupervisedConfig
-from ..schemas.training.solo import SoloTraining
+from ..schemas.training.solo import MattingSoloTraining, PanopticSoloTraining, SoloTraining
 from .backbones.base import Backbone
 from .detector import Detector
 
@@ -48,6 +48,7 @@ def _mask2former(config: SupervisedConfig, backbone: Backbone, num_classes: int)
         hidden=model.hidden,
         encoder_stages=model.encoder_stages,
         encoder_hidden=model.encoder_hidden,
+        encoder_points=model.encoder_points,
         class_weight=loss.classes,
         mask_weight=loss.mask,
         dice_weight=loss.dice,
@@ -67,6 +68,8 @@ def _queryinst(config: SupervisedConfig, backbone: Backbone, num_classes: int) -
         channels=model.channels,
         stages=model.stages,
         hidden=model.hidden,
+        dynamic_channels=model.dynamic_channels,
+        repeat_masks=model.mask_logits == "repeat",
         class_weight=loss.classes,
         l1_weight=loss.l1,
         giou_weight=loss.giou,
@@ -95,6 +98,21 @@ def _freesolo(config: SupervisedConfig, backbone: Backbone, num_classes: int) ->
     return build_free(backbone, num_classes, config.model, config.weak)
 
 
+def _panoptic(config: SupervisedConfig, backbone: Backbone, num_classes: int) -> Detector:
+    from .solo.build import build_panoptic
+
+    assert isinstance(config, PanopticSoloTraining)
+    panoptic = config.model.panoptic
+    return build_panoptic(backbone, num_classes, config.model, num_stuff=panoptic.stuff, panoptic=panoptic)
+
+
+def _matting(config: SupervisedConfig, backbone: Backbone, num_classes: int) -> Detector:
+    from .solo.build import build_matting
+
+    assert isinstance(config, MattingSoloTraining)
+    return build_matting(backbone, num_classes, config.model, matting=config.model.matting)
+
+
 Builder = Callable[[SupervisedConfig, Backbone, int], Detector]
 DETECTORS: dict[str, Builder] = {
     "knet": _knet,
@@ -108,6 +126,8 @@ DETECTORS: dict[str, Builder] = {
     "solov2": _solo,
     "solov2-light": _solo,
     "freesolo": _freesolo,
+    "solov2-panoptic": _panoptic,
+    "solov2-matting": _matting,
 }
 
 

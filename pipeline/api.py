@@ -162,11 +162,19 @@ def open_dataset(url: str | Path) -> Dataset:
 
 
 def evaluate(
-    labels: str | Path, gt: str | Path, *, images: str | Path | None = None, device: str = "auto"
+    labels: str | Path,
+    gt: str | Path,
+    *,
+    images: str | Path | None = None,
+    device: str = "auto",
+    short_side: int | None = None,
+    long_side: int | None = None,
+    threshold: float | None = None,
 ) -> dict[str, Any]:
     """AP and AR in per cent against COCO ground truth: of a data set, or, with `images`, of a training run.
 
-    Of a data set, and of a run's `class_agnostic` part, all categories count as one. Raises UserError.
+    Of a data set, and of a run's `class_agnostic` part, all categories count as one. Sides in pixels and the
+    probability above which a pixel is in a mask are those a run was trained with, unless given. Raises UserError.
 
         print(sp.evaluate("labels/", "instances.json")["segm"]["AR100"])
     """
@@ -176,8 +184,10 @@ def evaluate(
         return evaluate_dataset(Dataset.open(str(labels)), Path(gt))
     from ..stages.device import resolve_device
     from .training.evaluate import evaluate_run
+    from .training.find import Conditions
 
-    return evaluate_run(Path(labels), str(images), str(gt), resolve_device(device)).report
+    conditions = Conditions(short_side, long_side, threshold)
+    return evaluate_run(Path(labels), str(images), str(gt), resolve_device(device), conditions).report
 
 
 def load_backbone(weights: str) -> Any:

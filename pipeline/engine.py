@@ -203,7 +203,8 @@ class Engine:
         indices, images = [index for index, _ in batch], [one.image for _, one in batch]
         on_gpu = self._producer.device.type == "cuda"
         pixels = stack_pixels([image.pixels for image in images], pin=on_gpu, shape=batch[0][1].shape)
-        self._batches.put(_Batch(shard, indices, PixelBatch(pixels, images, [shard.priors[i] for i in indices])))
+        priors, refs = [shard.priors[i] for i in indices], [shard.refs[i] for i in indices]
+        self._batches.put(_Batch(shard, indices, PixelBatch(pixels, images, priors, refs)))
 
     def _read(self, ref: ImageRef) -> "Admitted | ImageRecord":
         start = time.perf_counter()

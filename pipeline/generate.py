@@ -14,7 +14,6 @@ import torch
 from ..schemas.labels.base import LabelConfig
 from ..schemas.manifest import ShardCommit
 from ..schemas.records import ImageRecord, ImageRef
-from ..stages.producers.detector import TrainedDetector
 from ..stages.read import BadImage, read_image_bytes
 from ..store.dataset import Dataset, Generations
 from ..store.presence import incomplete_shards
@@ -22,7 +21,7 @@ from ..version import __version__
 from .drain import watch_drain
 from .engine import Meter, load_image
 from .journal import Journal
-from .labeller import Labeller, open_run
+from .labeller import Labeller, TrainedModel, open_run
 from .parent import Parent
 from .plan import Planned, plan
 from .run import RunReport, ShardReport, ShardRunner, finish, run_in_process
@@ -56,7 +55,7 @@ class Job:
     device: torch.device
     run: str | None = None
     parent: Parent | None = None
-    open_run: Callable[[Path], TrainedDetector] = open_run
+    open_run: Callable[[Path], TrainedModel] = open_run
 
     @property
     def labeller(self) -> Labeller:

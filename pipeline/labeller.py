@@ -9,14 +9,19 @@ from ..schemas.registry import producer_of
 from ..stages.producers.contract import Loaded
 from ..stages.producers.detector import TrainedDetector
 from ..stages.producers.registry import LOADERS
+from ..stages.referring.answer import NamedSpeaker
 from .process import without_helpers
 
+TrainedModel = TrainedDetector | NamedSpeaker
 
-def open_run(folder: Path) -> TrainedDetector:
+
+def open_run(folder: Path) -> TrainedModel:
     """The model of a training run. Raises UserError if there is none."""
+    from ..store.run import Run
     from .training.model import load_detector
+    from .training.referring import load_unilseg
 
-    return load_detector(folder)
+    return load_unilseg(folder) if Run(folder).read_card().model == "unilseg" else load_detector(folder)
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,12 +33,12 @@ class Labeller:
 
     config: LabelConfig
     run: str | None = None
-    open_run: Callable[[Path], TrainedDetector] = open_run
+    open_run: Callable[[Path], TrainedModel] = open_run
 
     def load(self) -> Loaded:
         """Its weights, fetched and checked. Raises UserError where the user can help."""
         with without_helpers():
             return LOADERS[producer_of(self.config)](self.config, self._trained)
 
-    def _trained(self) -> TrainedDetector | None:
+    def _trained(self) -> TrainedModel | None:
         return None if self.run is None else self.open_run(Path(self.run))

@@ -110,6 +110,10 @@ def _resume(dataset: Dataset, source: Source, config: LabelConfig, loaded: Loade
     card = dataset.card
     if (producer := producer_of(config)) != card.producer:
         raise UserError(f"{dataset.url} holds labels of {card.producer}, not of {producer}: choose another --out.")
+    if card.derivation is not None:
+        raise UserError(
+            f"{dataset.url} was made by `dataset {card.derivation.operation}` from another: choose another --out."
+        )
     root_hash = None if parent is None else parent.root_hash
     if root_hash != card.parent:
         made, asked_for = (f"from {one[:12]}" if one else "without --from" for one in (card.parent, root_hash))

@@ -12,7 +12,7 @@ import numpy.typing as npt
 import pyarrow as pa
 from pydantic import ValidationError
 
-from ..models.backbones.registry import BACKBONES
+from ..models.backbones.registry import strides_of
 from ..schemas.labels.base import DecodeConfig
 from ..schemas.labels.saliency import Config
 from ..schemas.load import parse_config
@@ -85,7 +85,7 @@ def seed_points(masks: pa.Table, row: Mapping[str, Any], config: Config | None) 
     """
     if config is None or not {"seed_scale", "seed_y", "seed_x"} <= set(masks.column_names):
         return None
-    stride = BACKBONES[config.features.arch].strides[config.features.level]
+    stride = strides_of(config.features.arch)[config.features.level]
     grid_h, grid_w = math.ceil(row["resized_height"] / stride), math.ceil(row["resized_width"] / stride)
     layout = seed_layout(grid_h, grid_w, config.saliency)
     shapes = dict(zip(layout.scale_index, layout.shapes, strict=True))

@@ -52,11 +52,23 @@ class ShardCounts(Document):
         return ShardCounts(**{name: mine[name] + theirs[name] for name in mine})
 
 
+class Derivation(Document):
+    """How a data set was made from complete ones, by `dataset filter` and the like.
+
+    The command, what it was told, and the root hashes that it started from.
+    """
+
+    operation: Annotated[str, Field(pattern=r"^[a-z]+$")]
+    options: dict[str, Any] = {}
+    parents: Annotated[tuple[Sha256, ...], Field(min_length=1)]
+
+
 class DatasetCard(Document):
     """`dataset.json`: what the data set was planned as. Written once.
 
     `producer` made the masks, `mask_columns` are its own columns of masks.parquet (names and types; none means
-    saliency's), and `parent` is the root hash of the data set that it was made from, if it was made from one.
+    saliency's), and `parent` is the root hash of the data set that it was made from, if it was made from one;
+    `derivation` says how, if its masks are those of others.
     """
 
     format_version: int
@@ -75,8 +87,9 @@ class DatasetCard(Document):
     producer: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]*$")] = "saliency"
     parent: Sha256 | None = None
     mask_columns: dict[str, str] = {}
+    derivation: Derivation | None = None
 
-    later: ClassVar[frozenset[str]] = frozenset({"producer", "parent", "mask_columns"})
+    later: ClassVar[frozenset[str]] = frozenset({"producer", "parent", "mask_columns", "derivation"})
 
     @field_validator("mask_columns")
     @classmethod
@@ -171,12 +184,19 @@ class PlanDigests(Document):
     plan_files: dict[FileName, FileEntry]
 
 
-def fingerprint(identity: Mapping[str, Any], weights_sha256: str, parent: str | None = None) -> str:
+def fingerprint(
+    identity: Mapping[str, Any],
+    weights_sha256: str,
+    parent: str | None = None,
+    derivation: Derivation | None = None,
+) -> str:
     """Sha256 over a configuration's identity (`section.identity`), as canonical JSON, and the weights' digest.
 
-    `parent` is the root hash of the data set that was labelled anew, if there is one.
+    `parent` is the root hash of the data set that was labelled anew or derived from, if there is one.
     """
     whole = {**identity, "weights_sha256": weights_sha256, **({} if parent is None else {"parent": parent})}
+    if derivation is not None:
+        whole["derivation"] = derivation.model_dump(mode="json")
     canonical = json.dumps(whole, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(canonical.encode()).hexdigest()
 

@@ -5,8 +5,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from .errors import UserError
+from .labels.annotate import ANNOTATE_COLUMNS, ANNOTATE_PRESETS, AnnotateConfig
 from .labels.base import LabelConfig
 from .labels.detector import DETECTOR_PRESETS, DetectorConfig
+from .labels.imported import IMPORTED_PRESETS, ImportedConfig
+from .labels.merge import MERGE_PRESETS, MergeLabelConfig
+from .labels.ncut import NCUT_PRESETS, NcutLabelConfig
+from .labels.random import RANDOM_PRESETS, RandomConfig
 from .labels.saliency import PRESETS, Config
 from .load import load_settings, parse_settings
 
@@ -45,6 +50,46 @@ PRODUCERS: dict[str, ProducerSpec] = {
         columns={"label": "int32", "maskness": "float32"},
         needs="the folder of a training run",
         option="--model RUN",
+    ),
+    "random": ProducerSpec(
+        about="rectangles in random places, with prompt vectors: the lower bound of comparisons",
+        config=RandomConfig,
+        presets=RANDOM_PRESETS,
+        columns={},
+        needs="weights of a backbone",
+        option="--producer random --weights W",
+    ),
+    "imported": ProducerSpec(
+        about="anybody's masks (COCO, YOLO, PNG, SAM), with prompt vectors",
+        config=ImportedConfig,
+        presets=IMPORTED_PRESETS,
+        columns={"label": "int32"},
+        needs="masks, and weights of a backbone",
+        option="import-masks MASKS --weights W",
+    ),
+    "annotate": ProducerSpec(
+        about="masks with texts, by a chain of models",
+        config=AnnotateConfig,
+        presets=ANNOTATE_PRESETS,
+        columns=ANNOTATE_COLUMNS,
+        needs="models by role; of the branch unlabelled, the folder of a run of UniLSeg",
+        option="annotate PHOTOS --branch tags",
+    ),
+    "merge": ProducerSpec(
+        about="regions that hold together, merged bottom-up from superpixels, without any labels",
+        config=MergeLabelConfig,
+        presets=MERGE_PRESETS,
+        columns={"hierarchy": "int8"},
+        needs="weights of a backbone",
+        option="--producer merge --weights W",
+    ),
+    "ncut": ProducerSpec(
+        about="objects cut out of the graph of features, without any labels",
+        config=NcutLabelConfig,
+        presets=NCUT_PRESETS,
+        columns={},
+        needs="weights of a backbone",
+        option="--producer ncut --weights W",
     ),
 }
 

@@ -26,7 +26,9 @@ class Session(BaseModel):
 class RunCard(BaseModel):
     """What a run trains (`recipe`, `model`, `config`), on what (`data`, a digest of it), from what (`weights`).
 
-    `categories` are the ids of a COCO file, label i being categories[i]; empty for a model without classes.
+    `categories` are the ids of a COCO file, label i being categories[i]; empty for a model without classes. `base` are
+    those whose masks were learned from, empty for all; `pseudo` is the root hash of the data set whose masks stood in
+    for others. `stuff` are a panoptic file's categories without instances.
     """
 
     model_config = ConfigDict(frozen=True, extra="ignore")
@@ -41,6 +43,10 @@ class RunCard(BaseModel):
     num_classes: int = 0
     categories: tuple[int, ...] = ()
     class_names: tuple[str, ...] = ()
+    base: tuple[int, ...] = ()
+    pseudo: str = ""
+    stuff: tuple[int, ...] = ()
+    stuff_names: tuple[str, ...] = ()
     seed_channels: int = 0
     source: str = ""
     images: int = 0
@@ -62,6 +68,9 @@ _IDENTITY = {
     "weights_sha256": "the backbone's weights",
     "num_classes": "the number of classes",
     "categories": "the categories",
+    "base": "the base classes",
+    "pseudo": "the masks that stand in",
+    "stuff": "the categories of stuff",
     "seed_channels": "the length of the stored vectors",
     "images": "the number of images",
     "data": "the data",

@@ -6,9 +6,10 @@ from pathlib import Path
 
 import torch
 
-from ..models.backbones.base import Backbone
-from ..models.backbones.registry import BACKBONES, build_backbone
-from ..models.backbones.state_dict import backbone_state, infer_arch, load_backbone_state
+from ..models.backbones.base import Backbone, Take
+from ..models.backbones.registry import BACKBONES, TIMM, build_backbone
+from ..models.backbones.state_dict import backbone_state, fill, infer_arch, unwrap
+from ..models.backbones.vit_state import infer_vit, vit_state
 from ..schemas.errors import UserError
 from ..store.weights import read_tensors, resolve_weights
 
@@ -29,23 +30,35 @@ class LoadedBackbone:
 
 
 def load_backbone(
-    weights: str, *, arch: str = "auto", stride_in_1x1: bool = False, seed: int = 0, cache: Path | None = None
+    weights: str,
+    *,
+    arch: str = "auto",
+    stride_in_1x1: bool = False,
+    seed: int = 0,
+    layer: int = -1,
+    take: Take = "tokens",
+    cache: Path | None = None,
 ) -> LoadedBackbone:
     """Build the backbone that the weights belong to and fill it, on the CPU; torch's generator is not advanced.
 
-    `arch` is read off the weights when "auto" (for `random`: resnet50). `seed` matters for `random` alone.
+    `arch` is read off the weights when "auto" (for `random`: resnet50). `seed` matters for `random` alone. Weights
+    `timm:NAME` are those that timm fetches; `layer` and `take` choose the features of a ViT (see `vit.TimmFeatures`).
     `cache` is the folder of downloaded weights. Raises UserError for weights that cannot be had, cannot be
     read, or do not fit.
     """
+    if weights.startswith(TIMM):
+        if arch not in ("auto", weights):
+            raise UserError(f"the weights {weights} are not of {arch}: set features.arch to auto")
+        module = build_backbone(weights, stride_in_1x1=stride_in_1x1, layer=layer, take=take, pretrained=True)
+        return LoadedBackbone(module.eval().requires_grad_(False), weights, weights, _parameters_sha256(module))
     resolved = resolve_weights(weights, cache)
     entry = resolved.entry
-    raw: dict[str, object] | None = None
+    state: dict[str, torch.Tensor] | None = None
     if resolved.path is not None:
-        raw = read_tensors(resolved.path)
-        found = infer_arch(backbone_state(raw))
+        found, state = _read(resolved.path, arch)
     else:
         assert entry is not None
-        learned = arch in BACKBONES and BACKBONES[arch].learned
+        learned = arch.startswith(TIMM) or (arch in BACKBONES and BACKBONES[arch].learned)
         found = arch if entry.name == "random" and learned else entry.arch
     if arch not in ("auto", found):
         raise UserError(f"the weights {weights} are of {found}, not {arch}: set features.arch to auto or to {found}")
@@ -53,15 +66,27 @@ def load_backbone(
     stride_in_1x1 = stride_in_1x1 or (entry is not None and entry.stride_in_1x1)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        module = build_backbone(found, stride_in_1x1=stride_in_1x1)
-    if raw is not None:
-        load_backbone_state(module, raw)
+        module = build_backbone(found, stride_in_1x1=stride_in_1x1, layer=layer, take=take)
+    if state is not None:
+        fill(module.get_submodule("model") if found.startswith(TIMM) else module, state)
         digest = resolved.sha256
     elif module.version is not None:
         digest = hashlib.sha256(module.version.encode()).hexdigest()
     else:
         digest = _parameters_sha256(module)
     return LoadedBackbone(module.eval().requires_grad_(False), found, weights, digest, stride_in_1x1)
+
+
+def _read(path: Path, arch: str) -> tuple[str, dict[str, torch.Tensor]]:
+    """The architecture that a file is of, and its tensors under the names of that."""
+    raw = read_tensors(path)
+    vit = vit_state(raw)
+    if arch.startswith(TIMM):
+        return arch, unwrap(raw) if vit is None else vit
+    if vit is not None:
+        return infer_vit(vit), vit
+    state = backbone_state(raw)
+    return infer_arch(state), state
 
 
 def _parameters_sha256(module: torch.nn.Module) -> str:

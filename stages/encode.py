@@ -72,6 +72,12 @@ def encode_masks(
     return EncodedMasks(candidates[runs.index[passed]], compress_runs(runs, passed), bbox[passed], area[passed])
 
 
+def encode_runs(runs: MaskRuns) -> EncodedMasks:
+    """The masks that have runs, as they are."""
+    area, bbox = measure_runs(runs)
+    return EncodedMasks(runs.index, compress_runs(runs, np.ones(len(runs.index), bool)), bbox, area)
+
+
 def upsampled_runs(saliency_KHW: Floats, height: int, width: int, tau: float) -> MaskRuns:
     """Runs of pixels >= tau in the bilinearly upsampled maps, in columns of `height` pixels."""
     maps, rows, _ = saliency_KHW.shape

@@ -66,7 +66,7 @@ def check_fingerprint(card: DatasetCard) -> Iterator[str]:
         if card.producer in PRODUCERS:  # of one that this program does not know the seal's digest of the card must do
             yield "its configuration is none of its producer's, nor is its fingerprint"
         return
-    if fingerprint(identity(config), card.weights_sha256, card.parent) != card.fingerprint:
+    if fingerprint(identity(config), card.weights_sha256, card.parent, card.derivation) != card.fingerprint:
         yield "its fingerprint is not that of its configuration and weights"
 
 

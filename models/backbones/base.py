@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal, Self
 from torch import Tensor, nn
 
 LEVELS = ("c2", "c3", "c4", "c5")
+Take = Literal["tokens", "block", "keys"]  # of a block of a ViT
 
 
 class Backbone(nn.Module):

@@ -3,8 +3,12 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import torch
+
 from ...schemas.errors import UserError
-from .base import Backbone
+from .base import Backbone, Take
+
+TIMM = "timm:"
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,12 +57,31 @@ BACKBONES: dict[str, BackboneSpec] = {
 }
 
 
-def build_backbone(arch: str, *, stride_in_1x1: bool = False) -> Backbone:
+def build_backbone(
+    arch: str, *, stride_in_1x1: bool = False, layer: int = -1, take: Take = "tokens", pretrained: bool = False
+) -> Backbone:
     """A backbone with fresh parameters, drawn from torch's global generator.
 
-    `stride_in_1x1` puts the stride of bottleneck blocks on their 1x1 convolution (caffe-style weights).
-    Raises UserError for an unknown name, or for the option where there is nothing it could move.
+    `stride_in_1x1` puts the stride of bottleneck blocks on their 1x1 convolution (caffe-style weights). `layer`,
+    `take` and `pretrained` are for `timm:NAME` (see `vit.TimmFeatures`). Raises UserError for an unknown name, or for
+    an option where there is nothing it could change.
     """
+    if arch.startswith(TIMM):
+        from .vit import TimmFeatures
+
+        if stride_in_1x1:
+            raise UserError(f"{arch} is no ResNet of ours: leave features.stride_in_1x1 at false")
+        return TimmFeatures(arch.removeprefix(TIMM), layer=layer, take=take, pretrained=pretrained)
     if arch not in BACKBONES:
-        raise UserError(f"there is no backbone {arch!r}: choose one of {', '.join(BACKBONES)}")
+        raise UserError(f"there is no backbone {arch!r}: choose one of {', '.join(BACKBONES)}, or {TIMM}NAME")
+    if (layer, take) != (-1, "tokens"):
+        raise UserError(f"{arch} has no tokens: leave features.layer at -1 and features.take at tokens")
     return BACKBONES[arch].build(stride_in_1x1)
+
+
+def strides_of(arch: str) -> dict[str, int]:
+    """Strides of a backbone's levels, in pixels; a model of timm is built for it, without memory for parameters."""
+    if not arch.startswith(TIMM):
+        return BACKBONES[arch].strides
+    with torch.device("meta"):
+        return build_backbone(arch).strides

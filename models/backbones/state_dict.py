@@ -41,7 +41,7 @@ def unwrap(raw: Mapping[str, object]) -> dict[str, Tensor]:
         raw = inner
     tensors = {str(k): v for k, v in raw.items() if isinstance(v, Tensor)}
     if not tensors:
-        raise UserError("the weights file holds no named tensors: give one that holds a ResNet's state dict")
+        raise UserError("the weights file holds no named tensors: give one that holds a backbone's state dict")
     return tensors
 
 
@@ -87,7 +87,11 @@ def load_backbone_state(module: nn.Module, raw: Mapping[str, object]) -> None:
     Raises UserError that lists the names when parameters are missing, left over or of another shape;
     `num_batches_tracked` may be absent.
     """
-    state = backbone_state(raw)
+    fill(module, backbone_state(raw))
+
+
+def fill(module: nn.Module, state: Mapping[str, Tensor]) -> None:
+    """Copy tensors under a module's own names into it, in place. Raises UserError as `load_backbone_state` does."""
     own = module.state_dict()
     missing = [k for k in own if k not in state and not k.endswith("num_batches_tracked")]
     left_over = [k for k in state if k not in own]

@@ -15,7 +15,7 @@ _CHUNK_ELEMENTS = {"cpu": 1 << 20, "cuda": 1 << 28}
 
 
 def match_cells(query_NDP: Tensor, key_NDP: Tensor) -> Tensor:
-    """c_i = argmax_j sim(query_i, key_j) within each image: two [N, D, P] -> int64 [N, P] (DenseCL Eq. 2)."""
+    """c_i = argmax_j sim(query_i, key_j) within each image: two [N, D, P] -> int64 [N, P] (thesis, Eq. 5.4)."""
     sim_NPP = torch.bmm(query_NDP.transpose(1, 2), key_NDP)
     return sim_NPP.argmax(dim=2)
 
@@ -37,8 +37,8 @@ def mutual_matches(sim_PP: Tensor) -> tuple[Tensor, Tensor]:
 def info_nce(query_ME: Tensor, positive_ME: Tensor, queue_EK: Tensor, tau: float) -> Tensor:
     """Mean contrastive loss of M queries, each with one positive and the queue's K negatives: a scalar.
 
-    -log(exp(q.k+ / tau) / (exp(q.k+ / tau) + sum_k exp(q.k- / tau))): DenseCL Eq. 1 and, with a row per grid
-    cell, Eq. 3. Gradients flow into the queries alone. Under autocast the products with the queue are computed
+    -log(exp(q.k+ / tau) / (exp(q.k+ / tau) + sum_k exp(q.k- / tau))): thesis, Eq. 5.1 and, with a row per grid
+    cell, Eq. 5.2. Gradients flow into the queries alone. Under autocast the products with the queue are computed
     in its type; exponentials of unit vectors' products cannot overflow, since 1 / tau is subtracted first.
     """
     dtype = queue_EK.dtype

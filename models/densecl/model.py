@@ -105,7 +105,7 @@ class DenseCL(nn.Module):
     ) -> StepOutput:
         """Losses of two views of the same images; the queues take in the keys (of all processes).
 
-        L = (1 - weight) L_global + weight L_dense (DenseCL Eq. 4). `order_G` is the permutation of Shuffling BN, the
+        L = (1 - weight) L_global + weight L_dense (thesis, Eq. 5.3). `order_G` is the permutation of Shuffling BN, the
         same on all processes; `random_nP` in [0, 1) is needed for random matching alone. The caller updates the key
         encoder first.
         """

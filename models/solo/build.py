@@ -1,7 +1,8 @@
 """From a configuration to a model."""
 
+from dataclasses import fields
+
 from ...schemas.training.freesolo import FreeSoloConfig, WeakLossConfig
-from ...schemas.training.sections import DetectorSection
 from ...schemas.training.solo import MattingConfig, PanopticConfig, SoloConfig
 from ..backbones.base import Backbone
 from .free import FreeSolo, WeakLoss
@@ -54,4 +55,4 @@ def build_matting(backbone: Backbone, num_classes: int, config: SoloConfig, *, m
 
 def options_of(config: SoloConfig) -> Options:
     """The model's own options."""
-    return Options(**config.model_dump(exclude=set(DetectorSection.model_fields)))
+    return Options(**config.model_dump(include={field.name for field in fields(Options)}))

@@ -24,10 +24,10 @@ from ...schemas.labels.saliency import Config
 from ...schemas.load import parse_config
 from ...schemas.records import ImageRecord, ImageRef
 from ...stages.decode import DecodedImage, decode_image, resized_shape
+from ...stages.features import FeatureExtractor
 from ...stages.overlay import palette_color
 from ...stages.pixels import stack_pixels
 from ...stages.producers.saliency.assemble import PinnedProposals, image_record
-from ...stages.producers.saliency.features import FeatureExtractor
 from ...stages.producers.saliency.normalize import normalize_maps
 from ...stages.producers.saliency.producer import LoadedSaliency
 from ...stages.producers.saliency.proposals import propose, suppress
@@ -158,7 +158,8 @@ class Explorer:
         maskness, filters = float(analysis.maskness[seed]), analysis.config.filters
         if maskness == 0:
             return {"kind": "no mask"}
-        low = not filters.keep_best and maskness < (filters.min_score or 0.0)
+        least = 0.0 if filters.keep_best else filters.min_score or 0.0
+        low = maskness < max(least, filters.min_maskness or 0.0)
         decayed = float(analysis.score[seed]) < maskness - 1e-6
         fate: dict[str, Any] = {"kind": "low" if low else "swallowed" if decayed else "filtered"}
         if analysis.survivor_seeds:

@@ -1,7 +1,6 @@
 """COCO metrics of a detector on annotated photographs."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -11,27 +10,29 @@ from torch import nn
 
 from ...models.detector import Detector
 from ...schemas.errors import UserError
+from ...schemas.partial import Group, Split
 from ...schemas.training.sections import SupervisedConfig
-from ...stages.evaluate import evaluate_coco
+from ...stages.evaluate import evaluate_coco, read_annotations
+from ...stages.groups import GROUPS, evaluate_groups
 from ...stages.instances.labelled import CocoInstances
 from ...stages.instances.results import as_results, once_each
-from .find import find_in
-from .model import load_detector
-
-
-@dataclass(frozen=True, slots=True)
-class Scores:
-    """COCO metrics in per cent: all of them, and the few that curves show."""
-
-    report: dict[str, Any]
-    numbers: dict[str, float]
+from ...stages.oracle_masks import with_oracle_masks
+from .find import AS_TRAINED, Conditions, find_in
+from .matting import evaluate_mattes
+from .model import LoadedDetector, load_detector
+from .panoptic import PanopticJudge
+from .partial import split_of
+from .scores import Scores, coco_rows
 
 
 class Judge:
-    """Mask and box AP on annotated images, with categories (if there are several) and without."""
+    """Mask and box AP on annotated images: with categories (if there are several), by group of a split, and without."""
 
-    def __init__(self, config: SupervisedConfig, categories: Sequence[int], images: str, gt: str) -> None:
+    def __init__(
+        self, config: SupervisedConfig, categories: Sequence[int], images: str, gt: str, split: Split | None = None
+    ) -> None:
         self._config, self._categories, self._images, self._gt = config, list(categories), images, gt
+        self._split = split
 
     @cached_property
     def _data(self) -> CocoInstances:
@@ -63,15 +64,62 @@ class Judge:
             usual = evaluate_coco(gt, results, class_agnostic=False, image_ids=image_ids)
             report["classes"] = usual
             numbers |= {"AP": usual["segm"]["AP"], "AP50": usual["segm"]["AP50"], "box_AP": usual["bbox"]["AP"]}
-        return Scores(report, {name: float(value or 0.0) for name, value in numbers.items()})
+        if self._split is not None:
+            groups = self.groups(results, ("novel", "base"))
+            report |= groups
+            numbers |= {f"AP_{group}": one["segm"]["AP"] for group, one in groups.items()}
+        return Scores(report, {name: float(value or 0.0) for name, value in numbers.items()}, coco_rows(report))
+
+    def groups(self, results: list[dict[str, Any]], groups: Sequence[Group] = GROUPS) -> dict[str, dict[str, Any]]:
+        """COCO metrics of groups of the split's classes."""
+        assert self._split is not None
+        image_ids = self._data.image_ids
+        if missing := set(self._categories) - set(self._data.categories):
+            raise UserError(
+                f"{self._gt} lacks category {min(missing)}, which the run's split has: list it, with objects or not."
+            )
+        return evaluate_groups(Path(self._gt), results, self._categories, self._split, groups, image_ids=image_ids)
 
     def score(self, found: list[dict[str, Any]]) -> dict[str, float]:
         """What curves show."""
         return self.report(found).numbers
 
 
-def evaluate_run(run: Path, images: str, gt: str, device: torch.device) -> Scores:
-    """COCO metrics of a run on annotated photographs."""
+def evaluate_run(
+    run: Path,
+    images: str,
+    gt: str,
+    device: torch.device,
+    conditions: Conditions = AS_TRAINED,
+    *,
+    classes: Group | None = None,
+    oracle_masks: bool = False,
+) -> Scores:
+    """How good a run is on photographs: COCO metrics, Panoptic Quality, or errors of mattes, as its model has it.
+
+    `gt` is a COCO file, a panoptic json, or a folder of mattes. `classes` asks for one group of the run's split alone.
+    With `oracle_masks` each mask is replaced by the annotated one that it overlaps most.
+    """
     model = load_detector(run)
-    judge = Judge(model.config, model.categories, images, gt)
+    if model.card.recipe in ("panoptic", "matting"):
+        if classes is not None or oracle_masks:
+            raise UserError(f"{run} is a run of {model.card.model}: leave --classes and --oracle-masks out.")
+        return _evaluate_extended(model, images, gt, device)
+    split = split_of(model.card)
+    if classes in ("novel", "base") and split is None:
+        raise UserError(f"{run} was trained with the masks of all classes: leave --classes out, or train with --base.")
+    judge = Judge(conditions.of(model.config), model.categories, images, gt, split)
+    results = judge.find(model.module.to(device), device)
+    if oracle_masks:
+        results = with_oracle_masks(results, read_annotations(Path(gt))[0].values())
+    if classes is None or split is None:
+        return judge.report(results)
+    report = judge.groups(results, (classes,))
+    return Scores(report, {f"AP_{classes}": float(report[classes]["segm"]["AP"] or 0.0)}, coco_rows(report))
+
+
+def _evaluate_extended(model: LoadedDetector, images: str, gt: str, device: torch.device) -> Scores:
+    if model.card.recipe == "matting":
+        return evaluate_mattes(model, images, gt, device)
+    judge = PanopticJudge(model.config, model.card, images, gt)
     return judge.report(judge.find(model.module.to(device), device))

@@ -2,20 +2,55 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from ...models.detector import Detector, Limits
+from ...schemas.errors import UserError
+from ...schemas.load import parse_settings
 from ...schemas.records import ImageRef
-from ...schemas.training.sections import SupervisedConfig
+from ...schemas.training.sections import DataConfig, SupervisedConfig
 from ...stages.device import DTYPES, resolve_precision
 from ...stages.instances.results import Instances, encode_found
 from ...stages.instances.samples import Batch, Sample, SampleError, collate, load_pixels, make_sample, padded_size
 
 BATCH = 4  # images at once
 WAITING = 32  # decoded images that wait for others of their size, at most
+
+
+@dataclass(frozen=True, slots=True)
+class Conditions:
+    """What may differ from training when a model is used: None is as it was trained.
+
+    Sides in pixels; `threshold` is the probability above which a pixel is in a mask.
+    """
+
+    short_side: int | None = None
+    long_side: int | None = None
+    threshold: float | None = None
+
+    def of(self, config: SupervisedConfig) -> SupervisedConfig:
+        """The configuration with these. Raises UserError for sides that are out of bounds or out of order."""
+        sides = {"short_side": self.short_side, "long_side": self.long_side}
+        given = {name: value for name, value in sides.items() if value is not None}
+        short = given.get("short_side", config.data.short_side)
+        long = given.get("long_side", config.data.long_side)
+        if short > long:
+            raise UserError(f"The short side of {short} pixels is above the long side of {long}: give --long-side too.")
+        data = {**config.data.model_dump(), **given, "short_sides": (), "jitter": None} if given else {}
+        trainer = {} if self.threshold is None else {"threshold": self.threshold}
+        return config.model_copy(
+            update={
+                "data": parse_settings(DataConfig, data) if given else config.data,
+                "trainer": config.trainer.model_copy(update=trainer),
+            }
+        )
+
+
+AS_TRAINED = Conditions()
 
 
 def find_in(
@@ -76,7 +111,7 @@ def batches_of(
     waiting: dict[tuple[int, int], list[tuple[ImageRef, Sample]]] = {}
     for ref in refs:
         try:
-            pixels, stored = load_pixels(ref, size, config.data.max_pixels)
+            pixels, stored = load_pixels(ref, size, config.data.max_pixels, keep_ratio=config.data.keep_ratio)
         except SampleError as trouble:
             skipped(str(trouble))
             yield None, [ref]

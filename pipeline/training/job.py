@@ -5,7 +5,7 @@ import platform
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -32,9 +32,10 @@ class Inputs:
     """What a run is made of: paths, URLs, registered names; which of them depends on the recipe.
 
     photos and root: a source without labels. dataset: pseudo-labels, images: photographs of these or of `gt`.
-    val_images and val_gt: what is evaluated on. weights: a backbone, start: a run to begin from. percent or indices:
-    which of the annotated images. mask_percent: how many of their masks are learned from, drawn over annotations, or
-    with mask_per_image over images.
+    base: whose masks are learned from, others having boxes alone; pseudo: a data set of masks for these. panoptic_gt
+    and mattes: what panoptic and matting models learn of `images`. val_images and val_gt: what is evaluated on.
+    weights: a backbone, start: a run to begin from. percent or indices: which of the annotated images.
+    mask_percent: how many of their masks are learned from, drawn over annotations, or with mask_per_image over images.
     """
 
     photos: str | None = None
@@ -42,6 +43,10 @@ class Inputs:
     dataset: str | None = None
     images: str | None = None
     gt: str | None = None
+    base: str | None = None
+    pseudo: str | None = None
+    panoptic_gt: str | None = None
+    mattes: str | None = None
     val_images: str | None = None
     val_gt: str | None = None
     weights: str | None = None
@@ -53,20 +58,9 @@ class Inputs:
 
     def absolute(self) -> "Inputs":
         """The same from any folder and process; URLs and names that are no paths stay."""
-        paths = (self.photos, self.root, self.dataset, self.images, self.gt, self.val_images, self.val_gt)
-        photos, root, dataset, images, gt, val_images, val_gt = map(_absolute, paths)
-        return replace(
-            self,
-            photos=photos,
-            root=root,
-            dataset=dataset,
-            images=images,
-            gt=gt,
-            val_images=val_images,
-            val_gt=val_gt,
-            weights=_absolute(self.weights),
-            start=_absolute(self.start),
-        )
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        texts: dict[str, Any] = {name: _absolute(value) for name, value in values.items() if isinstance(value, str)}
+        return replace(self, **texts)
 
 
 @dataclass(frozen=True, slots=True)

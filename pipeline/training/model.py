@@ -71,6 +71,8 @@ def read_state(folder: Path) -> tuple[RunCard, dict[str, Tensor]]:
 def load_detector(folder: Path) -> LoadedDetector:
     """The model of a run, ready to be used. Raises UserError for a folder that holds none."""
     card, state = read_state(folder)
+    if card.model == "unilseg":
+        raise UserError(f"{folder} is a run of unilseg, which is asked in words: say what to segment with --text.")
     kind = find_model(card.model).training
     config = parse_settings(kind, {name: v for name, v in card.config.items() if name in kind.model_fields})
     backbone = build_backbone(card.arch, stride_in_1x1=config.model.stride_in_1x1)

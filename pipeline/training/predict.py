@@ -16,8 +16,10 @@ from ...stages.instances.results import Instances, as_results
 from ...stages.instances.samples import load_pixels
 from ...stages.overlay import draw_overlay
 from ..sources import open_source
-from .find import find_in
+from .find import AS_TRAINED, Conditions, find_in
+from .matting import write_mattes
 from .model import load_detector
+from .panoptic import write_pictures
 
 
 def predict(
@@ -28,13 +30,22 @@ def predict(
     *,
     overlays: Path | None = None,
     min_score: float = 0.05,
+    conditions: Conditions = AS_TRAINED,
     skip: Callable[[str], None] = lambda _: None,
 ) -> int:
-    """Write COCO results, with the file name in each, and return their number; `skip` is told of bad photographs."""
+    """Write COCO results, with the file name in each, and return their number; `skip` is told of bad photographs.
+
+    A panoptic model writes a panoptic json with its pictures, a matting model a folder of alphas.
+    """
     model = load_detector(run)
     refs = list(open_source(photos).refs())
+    if model.card.recipe == "panoptic":
+        return write_pictures(model, refs, out, device, skip)
+    if model.card.recipe == "matting":
+        return write_mattes(model, refs, out, device, skip, min_score)
     results: list[dict[str, Any]] = []
-    found_in = find_in(model.module.to(device), model.config, refs, device, min_score=min_score, skipped=skip)
+    config = conditions.of(model.config)
+    found_in = find_in(model.module.to(device), config, refs, device, min_score=min_score, skipped=skip)
     for ref, found in found_in:
         if found is None:
             continue

@@ -5,30 +5,25 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from ...schemas.errors import UserError
 from ...schemas.run import RunCard
 from ...schemas.training.densecl import DenseCLConfig
-from ...schemas.training.freesolo import FreeSoloTraining
-from ...schemas.training.registry import find_model
 from ...schemas.training.sections import PromptedConfig, SupervisedConfig
-from ...stages.backbone import LoadedBackbone, load_backbone
+from ...stages.backbone import load_backbone
 from ...stages.device import resolve_precision
 from ...stages.instances.augment import Samples
 from ...stages.instances.labelled import CocoInstances
 from ...stages.instances.reader import PseudoLabelDataset
-from ...stages.instances.training import transfer
+from ...stages.repeat_factors import Floats, repeat_factors
 from ...stages.training.fit import Place
-from ...store.dataset import Dataset
 from ...store.run import Run
 from ..sources import open_source
+from .beginning import Beginning, Documents, begin, load_weights, resolved
 from .evaluate import Judge
+from .extended import prepare_matting, prepare_panoptic
 from .job import Prepared, TrainingJob
-from .model import build_model, read_state
-
-# What fine-tuning takes over from pre-training: all of the model's own settings, but what it freezes.
-_NOT_SHAPE = {"host", "freeze"}
+from .model import build_model
+from .partial import check_boxes_alone, read_pseudo_masks, read_split, split_of
 
 
 def prepare_densecl(job: TrainingJob, place: Place) -> Prepared:
@@ -68,19 +63,20 @@ def prepare_saliency_prompt(job: TrainingJob, place: Place) -> Prepared:
 
     config, inputs = job.config, job.inputs
     assert isinstance(config, PromptedConfig)
-    backbone = _backbone(inputs.weights, config)
-    config = _resolved(config, backbone, place.device)
+    beginning = Beginning(config, load_weights(inputs.weights, config), None, {})
+    config = resolved(config, beginning.backbone, place.device)
     assert isinstance(config, PromptedConfig)
-    data = _pseudo_labels(job, config, ("seed",) if with_seeds(config) else ())
+    data = pseudo_labels(job, config, ("seed",) if with_seeds(config) else ())
     channels = _vector_channels(data) if with_seeds(config) else 0
-    host: Any = build_model(config, backbone.module, 1)
+    beginning = beginning.with_config(config)
+    host: Any = build_model(config, beginning.backbone.module, 1)
     card = RunCard(
         recipe=job.recipe,
         num_classes=1,
         seed_channels=channels,
         data=data.root_hash or "",
         images=len(data),
-        **_about(config, backbone),
+        **beginning.about(),
     )
     return Prepared(SaliencyPrompt(host, config, data, seed_channels=channels), config, card)
 
@@ -89,32 +85,30 @@ def prepare_supervised(job: TrainingJob, place: Place) -> Prepared:
     """Training on annotations, or class-agnostic on a data set of pseudo-labels; from a backbone or from a run.
 
     From a run, everything comes over but the layers whose shape or meaning depends on the classes; `transfer.json` says
-    by name what did. A part of the images is listed in `subset.json`, a part of the masks in `masks.json`.
+    by name what did. A part of the images is listed in `subset.json`, a part of the masks in `masks.json`. With `base`
+    masks of other classes are not learned from; with `pseudo` a data set's masks take the place of those that are not
+    there.
     """
     from ...stages.recipes.supervised import Supervised
 
     config, inputs = job.config, job.inputs
     assert isinstance(config, SupervisedConfig)
-    before, state = (None, {}) if inputs.start is None else read_state(Path(inputs.start))
-    if before is None:
-        backbone = _backbone(inputs.weights, config)
-    else:
-        model = find_model(before.model).finetuned_as or before.model
-        if model != config.model.host:
-            raise UserError(f"{inputs.start} is a run of {before.model}: give --model {model}, or its backbone.")
-        config = _same_shape(config, before)
-        stride_in_1x1 = config.model.stride_in_1x1
-        backbone = load_backbone("random", arch=before.arch, stride_in_1x1=stride_in_1x1)
-    config = _resolved(config, backbone, place.device)
-    documents: list[tuple[str, Any]] = []
-    about = _about(config, backbone)
+    beginning = begin(job, config, place.device)
+    config = beginning.config
+    documents: Documents = []
+    factors: Floats | None = None
     data: Samples
     if inputs.dataset is not None:
-        labels = _pseudo_labels(job, config, ())
+        asked = [f"--{name}" for name in ("base", "pseudo") if {"base": inputs.base, "pseudo": inputs.pseudo}[name]]
+        if asked:
+            raise UserError(f"{asked[0]} tells which annotated classes have masks: give --gt instead of DATASET.")
+        labels = pseudo_labels(job, config, ())
         data, classes = labels, 1
-        card = RunCard(recipe=job.recipe, num_classes=1, data=labels.root_hash or "", images=len(labels), **about)
+        card = RunCard(
+            recipe=job.recipe, num_classes=1, data=labels.root_hash or "", images=len(labels), **beginning.about()
+        )
     else:
-        annotated = _annotated(job, config)
+        annotated, partial = _annotated(job, config)
         data, classes = annotated, len(annotated.categories)
         card = RunCard(
             recipe=job.recipe,
@@ -127,67 +121,35 @@ def prepare_supervised(job: TrainingJob, place: Place) -> Prepared:
             mask_percent=inputs.mask_percent,
             mask_per_image=inputs.mask_per_image,
             source=inputs.gt or "",
-            **about,
+            **partial,
+            **beginning.about(),
         )
         if annotated.chosen is not None:
             documents.append(("subset.json", {f"{inputs.percent}": {"1": annotated.chosen}}))
         if annotated.masks_chosen is not None:
             documents.append(("masks.json", {f"{inputs.mask_percent}": {"1": annotated.masks_chosen}}))
-    host = build_model(config, backbone.module, classes)
-    if before is not None:
-        taken, fresh = transfer(host, state, skip=tuple(host.class_layers()))
-        documents.append(("transfer.json", {"transferred": taken, "fresh": fresh}))
-        weights = {"weights": before.weights, "weights_sha256": before.weights_sha256}
-        card = card.model_copy(update={**weights, "pretrained": inputs.start})
+        if config.data.repeat_threshold:
+            factors = repeat_factors(annotated.labels, config.data.repeat_threshold)
+    host, moved = beginning.build(classes)
+    card = beginning.after(card, inputs.start)
     judge = None
     if inputs.val_images is not None and inputs.val_gt is not None:
-        judge = Judge(config, card.categories or (1,), inputs.val_images, inputs.val_gt)
-    return Prepared(Supervised(host, config, data), config, card, judge, tuple(documents))
+        judge = Judge(config, card.categories or (1,), inputs.val_images, inputs.val_gt, split_of(card))
+    return Prepared(Supervised(host, config, data, factors), config, card, judge, (*documents, *moved))
+
+
+def prepare_unilseg(job: TrainingJob, place: Place) -> Prepared:
+    """UniLSeg on pairs of masks and texts."""
+    from .referring import prepare_unilseg as prepare
+
+    return prepare(job, place)
 
 
 def prepare_freesolo(job: TrainingJob, place: Place) -> Prepared:
-    """FreeSOLO on a data set of masks without classes, from a backbone."""
-    from ...models.solo.free import FreeSolo
-    from ...stages.recipes.freesolo import FreeSoloRecipe
+    """FreeSOLO on masks without classes."""
+    from .freesolo import prepare_freesolo as prepare
 
-    config, inputs = job.config, job.inputs
-    assert isinstance(config, FreeSoloTraining)
-    backbone = _backbone(inputs.weights, config)
-    config = _resolved(config, backbone, place.device)
-    assert isinstance(config, FreeSoloTraining)
-    source = embedding_source(config, made_by(inputs.dataset))
-    vectors = {"stored": "seed", "predicted": "query"}.get(source)
-    data = _pseudo_labels(job, config, () if vectors is None else (vectors,))
-    teacher = None if source != "pool" else _backbone(inputs.weights, config).module
-    card = RunCard(
-        recipe=job.recipe,
-        num_classes=1,
-        data=data.root_hash or "",
-        images=len(data),
-        source=inputs.dataset or "",
-        **_about(config, backbone),
-    )
-    host = build_model(config, backbone.module, 1)
-    assert isinstance(host, FreeSolo)
-    recipe = FreeSoloRecipe(host, config, data, vectors=vectors, teacher=teacher)
-    judge = None
-    if inputs.val_images is not None and inputs.val_gt is not None:
-        judge = Judge(config, (1,), inputs.val_images, inputs.val_gt)
-    return Prepared(recipe, config, card, judge)
-
-
-def made_by(url: str | None) -> str:
-    """The producer of a data set."""
-    if url is None:
-        raise UserError("FreeSOLO trains on a data set of masks: give DATASET, such as `generate` makes.")
-    return Dataset.open(url).card.producer
-
-
-def embedding_source(config: FreeSoloTraining, producer: str) -> str:
-    """What the embedding learns: "stored" seeds, "pool" or "predicted" vectors on labels of a model, or "off"."""
-    if not config.model.embedding or not config.weak.embedding:
-        return "off"
-    return "stored" if producer == "saliency" else config.weak.round1_embedding
+    return prepare(job, place)
 
 
 RECIPES: dict[str, Callable[[TrainingJob, Place], Prepared]] = {
@@ -195,6 +157,9 @@ RECIPES: dict[str, Callable[[TrainingJob, Place], Prepared]] = {
     "saliency-prompt": prepare_saliency_prompt,
     "supervised": prepare_supervised,
     "freesolo": prepare_freesolo,
+    "unilseg": prepare_unilseg,
+    "panoptic": prepare_panoptic,
+    "matting": prepare_matting,
 }
 
 
@@ -210,13 +175,8 @@ def with_seeds(config: PromptedConfig) -> bool:
     return config.prompt.kernel_weight > 0
 
 
-def _backbone(weights: str | None, config: SupervisedConfig) -> LoadedBackbone:
-    if weights is None:
-        raise UserError("Training needs a backbone: give --weights, a file or a registered name (`weights list`).")
-    return load_backbone(weights, stride_in_1x1=config.model.stride_in_1x1)
-
-
-def _pseudo_labels(job: TrainingJob, config: SupervisedConfig, vectors: tuple[str, ...]) -> PseudoLabelDataset:
+def pseudo_labels(job: TrainingJob, config: SupervisedConfig, vectors: tuple[str, ...]) -> PseudoLabelDataset:
+    """The data set that a job trains on, with the stored vectors of these names."""
     settings, url = config.data, job.inputs.dataset
     if url is None:
         raise UserError("This recipe trains on a data set of pseudo-labels: give DATASET.")
@@ -224,6 +184,7 @@ def _pseudo_labels(job: TrainingJob, config: SupervisedConfig, vectors: tuple[st
         url,
         job.inputs.images,
         size=(settings.short_side, settings.long_side),
+        keep_ratio=settings.keep_ratio,
         min_score=settings.min_score,
         min_area=settings.min_area,
         max_masks=settings.max_masks,
@@ -232,50 +193,33 @@ def _pseudo_labels(job: TrainingJob, config: SupervisedConfig, vectors: tuple[st
     )
 
 
-def _annotated(job: TrainingJob, config: SupervisedConfig) -> CocoInstances:
-    settings, inputs = config.data, job.inputs
+def _annotated(job: TrainingJob, config: SupervisedConfig) -> tuple[CocoInstances, dict[str, Any]]:
+    """The annotations, and what a card says of those whose masks are not learned from."""
+    settings, inputs, model = config.data, job.inputs, config.model.host
     if inputs.images is None or inputs.gt is None:
         raise UserError("Training needs labels: give --images with --gt, or a DATASET of pseudo-labels.")
-    return CocoInstances(
+    partial = {"--base": inputs.base, "--pseudo": inputs.pseudo, "--mask-fraction": inputs.mask_percent < 100}
+    check_boxes_alone(model, alone=0, asked=[name for name, given in partial.items() if given])
+    gt = Path(inputs.gt)
+    split = None if inputs.base is None else read_split(gt, inputs.base)
+    pseudo, root_hash = (None, "") if inputs.pseudo is None else read_pseudo_masks(inputs.pseudo, gt)
+    data = CocoInstances(
         inputs.images,
         inputs.gt,
         size=(settings.short_side, settings.long_side),
+        keep_ratio=settings.keep_ratio,
         max_pixels=settings.max_pixels,
         indices=inputs.indices,
         percent=inputs.percent,
+        boxes_alone=True,
+        masked=None if split is None else split.base,
+        pseudo=pseudo,
         mask_percent=inputs.mask_percent,
         mask_per_image=inputs.mask_per_image,
     )
-
-
-def _resolved(config: SupervisedConfig, backbone: LoadedBackbone, device: torch.device) -> SupervisedConfig:
-    precision = resolve_precision(config.trainer.precision, device)
-    model = config.model.model_copy(update={"stride_in_1x1": backbone.stride_in_1x1})
-    trainer = config.trainer.model_copy(update={"precision": precision})
-    return config.model_copy(update={"model": model, "trainer": trainer})
-
-
-def _same_shape(config: SupervisedConfig, before: RunCard) -> SupervisedConfig:
-    """With the model's own settings as they were before."""
-    kind = type(config.model)
-    known = set(kind.model_fields) - _NOT_SHAPE
-    old = {name: value for name, value in before.config["model"].items() if name in known}
-    same = {
-        name: value for name, value in kind.model_validate({**old, "host": config.model.host}) if name not in _NOT_SHAPE
-    }
-    return config.model_copy(update={"model": config.model.model_copy(update=same)})
-
-
-def _about(config: SupervisedConfig, backbone: LoadedBackbone) -> dict[str, Any]:
-    if not backbone.module.pyramid:
-        raise UserError(f"{backbone.arch} has no pyramid to train on: give weights of a ResNet, or random.")
-    return {
-        "model": config.model.host,
-        "config": config.model_dump(mode="json"),
-        "arch": backbone.arch,
-        "weights": backbone.weights,
-        "weights_sha256": backbone.weights_sha256,
-    }
+    check_boxes_alone(model, alone=data.alone, asked=())
+    base = () if split is None else tuple(data.categories[label] for label in split.base)
+    return data, {"base": base, "pseudo": root_hash}
 
 
 def _vector_channels(data: PseudoLabelDataset) -> int:

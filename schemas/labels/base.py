@@ -52,6 +52,15 @@ class DecodeConfig(Section):
     max_bytes: int = Field(200_000_000, ge=1, description="Largest file decoded, in bytes.")
 
 
+class RefineConfig(Section):
+    """Edges of the photograph for soft maps (guided filter)."""
+
+    radius: int = Field(0, ge=0, le=256, description="Of the filter's window, in pixels of the decoded image; 0: off.")
+    eps: float = Field(
+        1e-3, gt=0, le=1, description="Variance of brightness, in 0..1, below which a window counts as flat."
+    )
+
+
 class LabelConfig(Section):
     """Base of a producer's whole configuration."""
 

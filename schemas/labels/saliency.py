@@ -8,8 +8,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from ..section import FREE, Precision, Section, auto
-from .base import LabelConfig
+from ..section import FREE, Precision, Section, auto, since
+from .base import LabelConfig, RefineConfig
 
 Level = Literal["c3", "c4", "c5"]
 
@@ -22,22 +22,43 @@ class FeaturesConfig(Section):
         description="A weights file, or a registered name (`saliency-prompt weights list`).",
         json_schema_extra=FREE,  # their digest counts
     )
-    arch: Literal[
+    arch: (
+        Literal[
+            "auto",
+            "resnet18",
+            "resnet34",
+            "resnet50",
+            "resnet101",
+            "resnext50_32x4d",
+            "resnext101_32x8d",
+            "resnext101_64x4d",
+            "lab-color",
+        ]
+        | Annotated[str, Field(pattern=r"^timm:[\w.]+$")]
+    ) = Field(
         "auto",
-        "resnet18",
-        "resnet34",
-        "resnet50",
-        "resnet101",
-        "resnext50_32x4d",
-        "resnext101_32x8d",
-        "resnext101_64x4d",
-        "lab-color",
-    ] = Field("auto", description="Backbone; auto reads it off the weights.", json_schema_extra=auto("arch"))
+        description="Backbone, of ours or `timm:NAME`; auto reads it off the weights.",
+        json_schema_extra=auto("arch"),
+    )
     stride_in_1x1: bool = Field(
         False,
         description="True for caffe-style weights, whose stride sits on the 1x1 convolution of each block.",
     )
-    level: Level = Field("c5", description="Feature map the seeds live on: strides 8, 16 and 32.")
+    level: Level = Field(
+        "c5", description="Feature map the seeds live on: strides 8, 16 and 32; c5 is the only one of a ViT."
+    )
+    layer: int = Field(
+        -1,
+        ge=-64,
+        lt=64,
+        description="Block of a ViT, 0 being the first and -1 the last.",
+        json_schema_extra=since("0.2"),
+    )
+    take: Literal["tokens", "block", "keys"] = Field(
+        "tokens",
+        description="Of that block: its normalised output, its output, or the keys of its attention.",
+        json_schema_extra=since("0.2"),
+    )
     seed: int = Field(0, ge=0, lt=2**63, description="Seed of the `random` weights, the lower bound of comparisons.")
     precision: Precision = Field(
         "auto",
@@ -110,7 +131,16 @@ class NmsConfig(Section):
 class FiltersConfig(Section):
     """Filters on the kept masks; null switches one off. The position filters suit everyday photographs only."""
 
-    min_score: float | None = Field(0.7, ge=0, le=1, description="Smallest score after NMS.")
+    min_score: float | None = Field(
+        0.7, ge=0, le=1, description="Smallest score after NMS (codes): a strict NMS, as duplicates lose theirs."
+    )
+    min_maskness: float | None = Field(
+        None,
+        ge=0,
+        le=1,
+        description="Smallest maskness, before NMS (thesis, section 6.3.1: 0.7): duplicates are left to NMS.",
+        json_schema_extra=since("0.2"),
+    )
     min_center_y: float | None = Field(
         0.2,
         ge=0,
@@ -148,6 +178,7 @@ class Config(LabelConfig):
     nms: NmsConfig = NmsConfig()
     filters: FiltersConfig = FiltersConfig()
     prompts: PromptsConfig = PromptsConfig()
+    refine: RefineConfig = Field(RefineConfig(), description="Edges of the photograph.", json_schema_extra=since("0.2"))
     encode: EncodeConfig = EncodeConfig()
 
     @property
@@ -168,9 +199,9 @@ class Config(LabelConfig):
 
 # Differences from the defaults; a config file and `--set` come on top of them.
 PRESETS: dict[str, dict[str, dict[str, Any]]] = {
-    # the method as its authors ran it, with the documented defaults
+    # Saliency Prompt with the steps and thresholds of FreeSOLO's code, where its text is silent
     "saliency-prompt": {},
-    # Free Mask as published with FreeSOLO: the same steps on the larger backbone
+    # Free Mask as FreeSOLO's code is configured: the same steps on ResNet-101 (the thesis: ResNet-50 unless specified)
     "freesolo": {"features": {"weights": "densecl-r101-in1k-200ep"}},
     # the CVPR 2023 text taken at its word: one pooled grid, dot products, one range per image (footnote 3),
     # plain mask NMS, and no filter that the text does not mention

@@ -174,13 +174,16 @@ _MINI: dict[str, dict[str, Any]] = {
     "train": {"precision": "bf16"},
 }
 
+# the smallest crop, a fifth of the area, then has 224 pixels a side, as in a stored photograph of that size
+_SHARP = {"side": 512}
+
 DENSECL_PRESETS: dict[str, dict[str, dict[str, Any]]] = {
     # the published recipe for COCO
-    "densecl": {},
+    "densecl": {"photos": _SHARP},
     # the published recipe for ImageNet
-    "densecl-imagenet": {"optim": {"epochs": 200, "lr": 0.03}},
+    "densecl-imagenet": {"photos": _SHARP, "optim": {"epochs": 200, "lr": 0.03}},
     # the global loss alone, everything else equal
-    "moco-v2": {"model": {"dense_weight": 0.0}},
+    "moco-v2": {"photos": _SHARP, "model": {"dense_weight": 0.0}},
     # a small network on small views, for five thousand photographs: the global loss alone for the first half;
     # 70 minutes of one CPU core with bf16
     "mini": _MINI,

@@ -5,7 +5,7 @@ from typing import Literal
 from pydantic import Field
 
 from ..section import Section
-from .sections import DetectorSection, Preset, PromptedConfig, SupervisedConfig
+from .sections import CITYSCAPES, DetectorSection, Preset, PromptedConfig, SupervisedConfig
 
 
 class KNetSection(DetectorSection):
@@ -50,6 +50,14 @@ class KNetPretraining(PromptedConfig):
 PRETRAIN: dict[str, Preset] = {
     # 96 images a step, frozen backbone, random flips alone (Saliency Prompt, section 4.1)
     "sp-coco": {"data": {"batch_size": 96}, "trainer": {"lr_batch": 96}, "model": {"freeze": "all"}},
+    # what the authors' later code does: images stretched to 1333 x 800 and padded to a multiple of 32, few flips, boxes
+    # rounded down to cells, prompts matched against assembled kernels
+    "uplvp": {
+        "data": {"batch_size": 96, "flip": 0.1, "keep_ratio": False},
+        "model": {"freeze": "all"},
+        "trainer": {"lr_batch": 96},
+        "prompt": {"cells": "floor", "match_on": "assembled", "inject_at": "after_head"},
+    },
     # small images and a small model: for a look at the machinery, on a CPU
     "tiny": {
         "data": {"batch_size": 4, "short_side": 128, "long_side": 192},
@@ -58,18 +66,22 @@ PRETRAIN: dict[str, Preset] = {
     },
 }
 
+# Saliency Prompt, section 4.1: 96 images a step, flipped and rotated at random, on every data set. The angle, the
+# schedule within the epochs and Cityscapes' eight passes an epoch are its code's.
 FINETUNE: dict[str, Preset] = {
     "sp-coco": {
         "data": {"batch_size": 96, "rotate": 9.0},
         "trainer": {"max_epochs": 48, "decay_at": [0.75, 11 / 12], "lr_batch": 96, "warmup_steps": 100, "clip": 4.0},
     },
+    # tested at 1024 x 2048
     "sp-cityscapes": {
-        "data": {"batch_size": 16, "repeat": 8, "short_side": 1024, "long_side": 2048},
-        "trainer": {"max_epochs": 24, "decay_at": [2 / 3, 11 / 12]},
+        "data": {"batch_size": 96, "rotate": 9.0, **CITYSCAPES},
+        "trainer": {"max_epochs": 24, "decay_at": [2 / 3, 11 / 12], "lr_batch": 96, "warmup_steps": 100},
     },
+    # tested at --short-side 1600 --long-side 1600
     "sp-ctw1500": {
-        "data": {"batch_size": 16, "flip": 0.0},
-        "trainer": {"max_epochs": 92, "decay_at": [72 / 92, 88 / 92]},
+        "data": {"batch_size": 96, "rotate": 9.0},
+        "trainer": {"max_epochs": 96, "decay_at": [0.75, 11 / 12], "lr_batch": 96, "warmup_steps": 100},
     },
     "tiny": {
         "data": {"batch_size": 4, "short_side": 128, "long_side": 192},

@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from ..section import Section
+from ..section import Section, since
 from .sections import DetectorSection, Preset, PromptConfig, PromptedConfig, SupervisedConfig, TrainerConfig
 
 
@@ -18,6 +18,13 @@ class Mask2FormerSection(DetectorSection):
     hidden: int = Field(2048, ge=32, le=16384, description="Width of the decoder's feed-forward layers.")
     encoder_stages: int = Field(6, ge=1, le=24, description="Layers of the pixel decoder.")
     encoder_hidden: int = Field(1024, ge=32, le=16384, description="Width of the pixel decoder's feed-forward layers.")
+    encoder_points: int = Field(
+        4,
+        ge=1,
+        le=64,
+        description="Places that a head of the pixel decoder looks at on each level.",
+        json_schema_extra=since("0.2"),
+    )
 
 
 class Mask2FormerLoss(Section):
@@ -66,6 +73,9 @@ _TINY: Preset = {
     "trainer": {"lr": 2e-4, "lr_batch": 4, "warmup_steps": 20, "clip": 1.0, "backbone_lr": 0.1, "decay_norms": False},
 }
 
+# 96 images a step, flipped and rotated (Saliency Prompt, section 4.1)
+_SP_TRAINER = {**_TRAINER_VALUES, "lr_batch": 96, "warmup_steps": 100}
+_SP_DATA = {"batch_size": 96, "rotate": 9.0}
 FINETUNE: dict[str, Preset] = {
     # 50 epochs of large-scale jitter, the whole backbone trained
     "default": {
@@ -73,10 +83,22 @@ FINETUNE: dict[str, Preset] = {
         "model": {"freeze": "none"},
         "trainer": {**_TRAINER_VALUES, "max_epochs": 50, "decay_at": [0.889, 0.963]},
     },
-    "sp-ctw1500": {
-        "data": {"flip": 0.5, "rotate": 9.0},
+    "sp-coco": {
+        "data": {**_JITTER, **_SP_DATA},
         "model": {"freeze": "none"},
-        "trainer": {**_TRAINER_VALUES, "max_epochs": 20, "decay_at": [0.6, 0.9]},
+        "trainer": {**_SP_TRAINER, "max_epochs": 48, "decay_at": [0.75, 11 / 12]},
+    },
+    # large-scale jitter takes the place of several scales
+    "sp-cityscapes": {
+        "data": {**_JITTER, **_SP_DATA, "repeat": 8},
+        "model": {"freeze": "none"},
+        "trainer": {**_SP_TRAINER, "max_epochs": 24, "decay_at": [0.75, 11 / 12]},
+    },
+    # from a pre-trained model (Table 3); without one, four times the epochs
+    "sp-ctw1500": {
+        "data": _SP_DATA,
+        "model": {"freeze": "none"},
+        "trainer": {**_SP_TRAINER, "max_epochs": 20, "decay_at": [0.6, 0.9]},
     },
     "tiny": _TINY,
 }

@@ -4,8 +4,8 @@ from typing import Literal
 
 from pydantic import Field
 
-from ..section import Section
-from .sections import DetectorSection, Preset, PromptConfig, PromptedConfig, SupervisedConfig, TrainerConfig
+from ..section import Section, since
+from .sections import CITYSCAPES, DetectorSection, Preset, PromptConfig, PromptedConfig, SupervisedConfig, TrainerConfig
 
 
 class QueryInstSection(DetectorSection):
@@ -16,6 +16,18 @@ class QueryInstSection(DetectorSection):
     channels: int = Field(256, ge=32, le=1024, multiple_of=32, description="Width of pyramid and queries.")
     stages: int = Field(6, ge=1, le=12, description="Rounds of refinement.")
     hidden: int = Field(2048, ge=32, le=16384, description="Width of the feed-forward layers.")
+    dynamic_channels: int | None = Field(
+        None,
+        ge=1,
+        le=1024,
+        description="Inner width of the dynamic convolutions; null is a quarter of channels.",
+        json_schema_extra=since("0.2"),
+    )
+    mask_logits: Literal["fresh", "repeat"] = Field(
+        "fresh",
+        description="At fine-tuning, each class's mask layer begins anew, or as the one that pre-training made.",
+        json_schema_extra=since("0.2"),
+    )
 
 
 class QueryInstLoss(Section):
@@ -54,19 +66,23 @@ _TINY: Preset = {
     "trainer": {**_TRAINER_VALUES, "lr": 2e-4, "lr_batch": 4, "warmup_steps": 20, "clip": 1.0},
 }
 
+# 96 images a step, flipped and rotated (Saliency Prompt, section 4.1)
+_SP_TRAINER = {**_TRAINER_VALUES, "lr_batch": 96, "warmup_steps": 100}
+_SP_DATA = {"batch_size": 96, "rotate": 9.0}
 FINETUNE: dict[str, Preset] = {
     "default": {"trainer": _TRAINER_VALUES},
     "sp-coco": {
-        "data": {"batch_size": 96, "rotate": 9.0},
-        "trainer": {**_TRAINER_VALUES, "max_epochs": 48, "decay_at": [0.75, 11 / 12], "lr_batch": 96},
+        "data": _SP_DATA,
+        "trainer": {**_SP_TRAINER, "max_epochs": 48, "decay_at": [0.75, 11 / 12]},
     },
     "sp-cityscapes": {
-        "data": {"repeat": 8, "short_side": 1024, "long_side": 2048, "rotate": 9.0},
-        "trainer": {**_TRAINER_VALUES, "max_epochs": 24, "decay_at": [0.75, 11 / 12]},
+        "data": {**_SP_DATA, **CITYSCAPES},
+        "trainer": {**_SP_TRAINER, "max_epochs": 24, "decay_at": [0.75, 11 / 12]},
     },
+    # from a pre-trained model (Table 3); without one, four times the epochs
     "sp-ctw1500": {
-        "data": {"rotate": 9.0},
-        "trainer": {**_TRAINER_VALUES, "max_epochs": 20, "decay_at": [0.6, 0.9]},
+        "data": _SP_DATA,
+        "trainer": {**_SP_TRAINER, "max_epochs": 20, "decay_at": [0.6, 0.9]},
     },
     "tiny": _TINY,
 }

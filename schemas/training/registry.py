@@ -13,6 +13,7 @@ from .sections import Preset, PromptedConfig, SupervisedConfig
 class ModelSpec:
     """A model: `training` configures it on labels, `pretraining` with prompts where it takes them.
 
+    `recipe` trains it; with `boxes_alone` it learns from objects without a mask, too.
     `finetuned_as` names the model that a run of it goes on as, where that is another one.
     """
 
@@ -21,6 +22,8 @@ class ModelSpec:
     presets: Mapping[str, Preset]
     pretraining: type[PromptedConfig] | None = None
     pretrain_presets: Mapping[str, Preset] | None = None
+    recipe: str = "supervised"
+    boxes_alone: bool = False
     finetuned_as: str | None = None
 
 
@@ -34,6 +37,7 @@ MODELS: dict[str, ModelSpec] = {
         queryinst.FINETUNE,
         queryinst.QueryInstPretraining,
         queryinst.PRETRAIN,
+        boxes_alone=True,
     ),
     "mask2former": ModelSpec(
         "Mask2Former (Cheng et al., CVPR 2022)",
@@ -43,12 +47,16 @@ MODELS: dict[str, ModelSpec] = {
         mask2former.PRETRAIN,
     ),
     "maskrcnn": ModelSpec(
-        "Mask R-CNN (He et al., ICCV 2017)", contrastmask.MaskRCNNTraining, contrastmask.MASKRCNN_PRESETS
+        "Mask R-CNN (He et al., ICCV 2017)",
+        contrastmask.MaskRCNNTraining,
+        contrastmask.MASKRCNN_PRESETS,
+        boxes_alone=True,
     ),
     "contrastmask": ModelSpec(
         "ContrastMask (Wang et al., CVPR 2022): masks for classes that have boxes alone",
         contrastmask.ContrastMaskTraining,
         contrastmask.CONTRASTMASK_PRESETS,
+        boxes_alone=True,
     ),
 }
 _FAMILY = {
@@ -58,11 +66,28 @@ _FAMILY = {
     "solov2": "SOLOv2, kernels instead of channels (Wang et al., NeurIPS 2020)",
     "solov2-light": "SOLOv2 for speed",
 }
-MODELS |= {name: ModelSpec(words, solo.SoloTraining, solo.presets(name)) for name, words in _FAMILY.items()}
+MODELS |= {
+    name: ModelSpec(words, solo.SoloTraining, solo.presets(name), boxes_alone=True) for name, words in _FAMILY.items()
+}
+MODELS |= {
+    "solov2-panoptic": ModelSpec(
+        "SOLOv2 with a semantic branch: things and stuff (--panoptic-gt)",
+        solo.PanopticSoloTraining,
+        solo.PANOPTIC_PRESETS,
+        recipe="panoptic",
+    ),
+    "solov2-matting": ModelSpec(
+        "SOLOv2 with soft mattes at full resolution (--mattes, --start RUN of solov2)",
+        solo.MattingSoloTraining,
+        solo.MATTING_PRESETS,
+        recipe="matting",
+    ),
+}
 MODELS["freesolo"] = ModelSpec(
     "FreeSOLO: SOLOv2 on coarse masks, without classes (Wang et al., CVPR 2022)",
     freesolo.FreeSoloTraining,
     freesolo.FREESOLO_PRESETS,
+    recipe="freesolo",
     finetuned_as="solov2",
 )
 DEFAULT_PRESETS = ("default", "sp-coco", "tiny")  # the first that a model has

@@ -10,6 +10,14 @@ Fraction = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0, le=10)]
 Preset = dict[str, dict[str, Any]]
 
+# Training images of Cityscapes, by data.*: several scales, and eight passes in what counts as an epoch
+CITYSCAPES: dict[str, Any] = {
+    "repeat": 8,
+    "short_side": 1024,
+    "long_side": 2048,
+    "short_sides": [800, 832, 864, 896, 928, 960, 992, 1024],
+}
+
 
 class DataConfig(Section):
     """From files to batches."""
@@ -19,6 +27,11 @@ class DataConfig(Section):
     short_sides: tuple[Annotated[int, Field(ge=32, le=4096)], ...] = Field(
         (),
         description="Multi-scale training: short sides to draw from, in pixels; empty takes short_side.",
+        json_schema_extra=since("0.2"),
+    )
+    keep_ratio: bool = Field(
+        True,
+        description="False stretches every image to long_side x short_side (width x height), as UPLVP does.",
         json_schema_extra=since("0.2"),
     )
     batch_size: int = Field(16, ge=1, le=4096, description="Images per optimizer step, over all processes.")
@@ -31,6 +44,11 @@ class DataConfig(Section):
     min_score: Fraction = Field(0.0, description="Pseudo-masks below this score are not trained on.")
     min_area: Fraction = Field(0.0, description="Nor are smaller ones, as a share of the image.")
     max_masks: int = Field(100, ge=1, le=10_000, description="Pseudo-masks of an image, best first.")
+    repeat_threshold: Fraction = Field(
+        0.0,
+        description="Images of rarer categories than this share of the images are drawn more often (LVIS: 0.001).",
+        json_schema_extra=since("0.2"),
+    )
     repeat: int = Field(1, ge=1, le=1000, description="Passes over the images in what counts as an epoch.")
     workers: int = Field(
         2, ge=0, le=256, description="Processes that read and decode; 0 does it between steps.", json_schema_extra=FREE

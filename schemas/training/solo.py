@@ -109,6 +109,7 @@ class SoloConfig(DetectorSection):
 class PanopticConfig(Section):
     """What a panoptic model has beside instances (thesis, section 4.3.3)."""
 
+    stuff: int = Field(0, ge=0, le=254, description="Classes of stuff; training takes them from the panoptic json.")
     semantic_weight: Weight = Field(0.5, description="Weight of the semantic branch's cross-entropy.")
     min_score: Fraction = Field(0.5, description="Instances below this score are not painted.")
     max_covered: Fraction = Field(0.5, description="An instance of which more is taken by better ones is not painted.")
@@ -124,6 +125,20 @@ class MattingConfig(Section):
     band: int = Field(5, ge=0, le=100, description="Pixels around the edge of a binary alpha without such an error.")
 
 
+class PanopticSoloConfig(SoloConfig):
+    """SOLOv2 with a semantic branch."""
+
+    host: Literal["solov2-panoptic"] = Field("solov2-panoptic", description="Which model.")  # type: ignore[assignment]
+    panoptic: PanopticConfig = PanopticConfig()
+
+
+class MattingSoloConfig(SoloConfig):
+    """SOLOv2 with mattes."""
+
+    host: Literal["solov2-matting"] = Field("solov2-matting", description="Which model.")  # type: ignore[assignment]
+    matting: MattingConfig = MattingConfig()
+
+
 class SoloTraining(SupervisedConfig):
     """Training on labels."""
 
@@ -131,6 +146,18 @@ class SoloTraining(SupervisedConfig):
     trainer: TrainerConfig = TrainerConfig(
         optimizer="sgd", lr=0.01, weight_decay=1e-4, backbone_lr=1.0, warmup_steps=500, clip=35.0
     )
+
+
+class PanopticSoloTraining(SoloTraining):
+    """Training on panoptic annotations."""
+
+    model: PanopticSoloConfig = PanopticSoloConfig()
+
+
+class MattingSoloTraining(SoloTraining):
+    """Training on mattes, from a run of SOLOv2."""
+
+    model: MattingSoloConfig = MattingSoloConfig()
 
 
 Options = dict[str, object]
@@ -210,3 +237,15 @@ def presets(name: str) -> dict[str, Preset]:
     if name == "decoupled-solo-light":
         found["default"]["data"] = {"short_side": 512, "long_side": 852, "short_sides": [352, 384, 416, 448, 480, 512]}
     return {**found, "tiny": {"data": small, "model": tiny, "trainer": _SHORT}}
+
+
+def _renamed(name: str, own: dict[str, Preset]) -> dict[str, Preset]:
+    """SOLOv2's presets under another name, with more of its own on top."""
+    return {
+        preset: {**one, "model": {**one["model"], "host": name, **own.get(preset, {})}}
+        for preset, one in presets("solov2").items()
+    }
+
+
+PANOPTIC_PRESETS = _renamed("solov2-panoptic", {"tiny": {"panoptic": {"min_stuff": 256}}})
+MATTING_PRESETS = _renamed("solov2-matting", {"tiny": {"matting": {"details": 8}}})

@@ -14,19 +14,23 @@ from ...store.run import Skipped
 from .samples import Sample, SampleError, after_transforms
 
 FILL = 128  # of pixels that a rotation brings in from outside
+SMALLEST, LARGEST = 32, 8192  # sides that large-scale jitter may ask for, in pixels
 TRIES = 50  # samples in a row that may be unusable
 
 
 def build_transforms(config: DataConfig) -> Any:
-    """Flip, rotation and large-scale jitter, as configured."""
+    """Flip, rotation and large-scale jitter's crop, as configured. Images turn bilinearly, masks to the nearest pixel.
+
+    The jitter's scale is no part of it: it is the size that an image is decoded at.
+    """
     fill: Any = {tv_tensors.Image: FILL, tv_tensors.Mask: 0}
     steps: list[Any] = []
     if config.rotate:
-        turn = v2.RandomRotation((-config.rotate, config.rotate), fill=fill)
+        bilinear = v2.InterpolationMode.BILINEAR
+        turn = v2.RandomRotation((-config.rotate, config.rotate), interpolation=bilinear, fill=fill)
         steps.append(v2.RandomApply([turn], config.rotate_probability))
     if config.jitter is not None:
         side = (config.short_side, config.short_side)
-        steps.append(v2.ScaleJitter(side, config.jitter))
         steps.append(v2.RandomCrop(side, pad_if_needed=True, fill=fill))
     if config.flip:
         steps.append(v2.RandomHorizontalFlip(config.flip))
@@ -58,7 +62,7 @@ class Augmented(Dataset[Sample]):
 
     def __getitem__(self, place_and_turn: tuple[int, int]) -> Sample:
         place, turn = place_and_turn
-        size = (self._short_side(turn), self._config.long_side)
+        size = self._size(turn)
         skipped: list[Skipped] = []
         for _ in range(min(TRIES, len(self))):
             try:
@@ -73,14 +77,21 @@ class Augmented(Dataset[Sample]):
                 return sample if self._transforms is None else after_transforms(self._move(*sample))
         raise SampleError(skipped[0].error, skipped[0].reason, skipped[0].file_name)
 
-    def _short_side(self, turn: int) -> int:
-        sides = self._config.short_sides
-        if not sides:
-            return self._config.short_side
-        return sides[int(np.random.default_rng((self._seed, turn, 1)).integers(len(sides)))]
+    def _size(self, turn: int) -> tuple[int, int]:
+        """(short side, at most long side) to decode at, drawn for the turn."""
+        config, draw = self._config, np.random.default_rng((self._seed, turn, 1))
+        if config.jitter is not None:
+            side = round(config.short_side * draw.uniform(*config.jitter))
+            side = min(max(side, SMALLEST), LARGEST)
+            return side, side
+        if config.short_sides:
+            return config.short_sides[int(draw.integers(len(config.short_sides)))], config.long_side
+        return config.short_side, config.long_side
 
     def _move(self, image: Tensor, target: dict[str, Any]) -> Sample:
-        """Image and masks alone go through the transforms: boxes follow from the masks."""
-        moved: dict[str, Any]
-        image, moved = self._transforms(image, {"masks": target["masks"]})
-        return tv_tensors.Image(image), {**target, "masks": moved["masks"]}
+        """Image, masks and layers go through the transforms; boxes, where they don't follow from the masks."""
+        moved: dict[str, Any] = {"masks": target["masks"], "layers": target["layers"]}
+        if bool(target["own_box"].any()):
+            moved["boxes"] = target["boxes"]
+        image, moved = self._transforms(image, moved)
+        return tv_tensors.Image(image), {**target, **moved}

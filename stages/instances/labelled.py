@@ -20,13 +20,17 @@ from .samples import Sample, decode_masks, load_pixels, make_sample
 
 @dataclass(frozen=True, slots=True)
 class Labelled:
-    """One annotated image; labels count from 0 in the order of category ids; weights are 1 but of pseudo-masks."""
+    """One annotated image; labels count from 0 in the order of category ids; weights are 1 but of pseudo-masks.
+
+    boxes: by place, those (XYXY) of objects whose own mask is not there to be learned from.
+    """
 
     file_name: str
     image_id: int
     annotated: Annotated
     labels: list[int]
     weights: list[float]
+    boxes: dict[int, list[float]]
 
 
 class CocoInstances(Dataset[Sample]):
@@ -35,7 +39,7 @@ class CocoInstances(Dataset[Sample]):
     `categories` are its category ids and `class_names` their names: label i is categories[i]. `sha256` is of the file.
     `indices` choose among its list of images,
     else so many `percent` of it are drawn; `chosen` are those, None for all. With `empty` false images without an
-    object are left out.
+    object are left out. `alone` is the number of objects whose annotation has no mask.
 
     With `boxes_alone` an annotation may have a box and no mask, and only masks of the labels `masked` may be learned
     from (None: all): other objects have `has_mask` false. `pseudo` gives an image's pseudo-masks and their scores, of
@@ -49,6 +53,7 @@ class CocoInstances(Dataset[Sample]):
         gt: str,
         *,
         size: tuple[int, int],
+        keep_ratio: bool = True,
         indices: Sequence[int] | None = None,
         percent: float = 100.0,
         empty: bool = False,
@@ -71,6 +76,7 @@ class CocoInstances(Dataset[Sample]):
                 raise UserError(f"{gt} lists {len(names)} images, and the subset names number {bad[0]}: give its list.")
             names = [names[i] for i in indices]
         self._items = []
+        self.alone = 0
         for name in names:
             one = found[name]
             areas = coco_mask.area(one.masks) if one.masks else np.empty(0)
@@ -84,23 +90,31 @@ class CocoInstances(Dataset[Sample]):
                 [one.category_ids[i] for i in keep],
                 [one.has_mask[i] for i in keep],
             )
+            self.alone += one.has_mask.count(False)
             labels, weights = [place[c] for c in one.category_ids], [1.0] * len(keep)
             if masked is not None:
                 one.has_mask[:] = [known and label in masked for known, label in zip(one.has_mask, labels, strict=True)]
+            boxes = {i: _corners(one.masks[i]) for i, known in enumerate(one.has_mask) if not known}
             if pseudo is not None:
                 one.masks[:], one.has_mask[:], weights = stand_in(one.masks, one.has_mask, *pseudo(name))
             if len(keep) or empty:
-                self._items.append(Labelled(name, one.image_id, one, labels, weights))
+                self._items.append(Labelled(name, one.image_id, one, labels, weights, boxes))
         if not self._items:
             raise UserError(f"No image of {gt} has an object to train on: give a file with annotations.")
         self.masks_chosen = None
         if mask_percent < 100:
             self.masks_chosen = limit_masks(self._items, mask_percent, per_image=mask_per_image)
         self._folder, self._size, self._max_pixels = folder.rstrip("/"), size, max_pixels
+        self._keep_ratio = keep_ratio
         self._refs = self.refs()
 
     def __len__(self) -> int:
         return len(self._items)
+
+    @property
+    def labels(self) -> list[list[int]]:
+        """Labels of each image's objects."""
+        return [item.labels for item in self._items]
 
     @property
     def image_ids(self) -> list[int]:
@@ -126,10 +140,18 @@ class CocoInstances(Dataset[Sample]):
     def load(self, index: int, size: tuple[int, int]) -> Sample:
         """An item decoded at (short side, at most long side)."""
         item, one = self._items[index], self._items[index].annotated
-        pixels, stored = load_pixels(self._refs[index], size, self._max_pixels)
+        pixels, stored = load_pixels(self._refs[index], size, self._max_pixels, keep_ratio=self._keep_ratio)
         about: dict[str, Any] = {"image_id": item.image_id, "file_name": item.file_name, "stored": stored}
         masks = decode_masks(one.masks, *pixels.shape[:2])
-        return make_sample(pixels, masks, item.labels, about, scores=item.weights, has_mask=one.has_mask)
+        scale = [pixels.shape[1] / one.width, pixels.shape[0] / one.height] * 2
+        boxes = {i: [x * by for x, by in zip(box, scale, strict=True)] for i, box in item.boxes.items()}
+        return make_sample(pixels, masks, item.labels, about, scores=item.weights, has_mask=one.has_mask, boxes=boxes)
+
+
+def _corners(mask: dict[str, Any]) -> list[float]:
+    """The tight box of an RLE, XYXY."""
+    x, y, width, height = (float(value) for value in coco_mask.toBbox(mask))
+    return [x, y, x + width, y + height]
 
 
 def category_names(gt: Path, categories: Sequence[int]) -> list[str]:
@@ -149,7 +171,9 @@ def limit_masks(items: Sequence[Labelled], percent: float, *, per_image: bool) -
         drawn = choose_subset(len(owners), percent, what="masks", option="--mask-fraction")
     kept = set(drawn)
     for number, (item, place) in enumerate(owners):
-        item.annotated.has_mask[place] &= number in kept
+        if number not in kept and item.annotated.has_mask[place]:
+            item.annotated.has_mask[place] = False
+            item.boxes[place] = _corners(item.annotated.masks[place])
     return drawn
 
 

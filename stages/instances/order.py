@@ -1,25 +1,38 @@
 """The order in which training takes samples."""
 
+import itertools
 from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 
 from ...schemas.training.sections import SupervisedConfig
+from ..repeat_factors import Floats, draw_repeats
 
 
 class TrainingOrder:
     """Which (place, turn) every micro step takes: a permutation of each pass over the data, whole batches only.
 
     The same for any number of processes: each takes its share of the batch. `turn` is the position since the run's
-    beginning, and seeds augmentation. `batch`, `epoch_steps`, `start` and `stop` are those of micro steps.
+    beginning, and seeds augmentation. `batch`, `epoch_steps`, `start` and `stop` are those of micro steps. With
+    `factors_I` a pass draws each image so many times, on average.
     """
 
     def __init__(
-        self, count: int, batch: int, epoch_steps: int, seed: int, start: int, stop: int, rank: int, world: int
+        self,
+        count: int,
+        batch: int,
+        epoch_steps: int,
+        seed: int,
+        start: int,
+        stop: int,
+        rank: int,
+        world: int,
+        factors_I: Floats | None = None,
     ) -> None:
         self._count, self._batch, self._epoch_steps, self._seed = count, batch, epoch_steps, seed
         self._start, self._stop, self._rank, self._world = start, stop, rank, world
+        self._factors_I = factors_I
 
     def __len__(self) -> int:
         return self._stop - self._start
@@ -37,7 +50,13 @@ class TrainingOrder:
         """As many passes as fill an epoch's steps."""
         need = self._epoch_steps * self._batch
         passes = -(-need // self._count)
-        draw = [np.random.default_rng((self._seed, epoch, i)).permutation(self._count) for i in range(passes)]
+        generators = (np.random.default_rng((self._seed, epoch, i)) for i in itertools.count())
+        if self._factors_I is None:
+            return np.concatenate([next(generators).permutation(self._count) for _ in range(passes)])
+        draw: list[np.ndarray[Any, np.dtype[np.int64]]] = []
+        while sum(map(len, draw)) < need:
+            generator = next(generators)
+            draw.append(generator.permutation(draw_repeats(self._factors_I, generator)))
         return np.concatenate(draw)
 
 

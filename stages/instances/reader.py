@@ -33,6 +33,7 @@ class PseudoLabelDataset(TorchDataset[Sample]):
 
     images: folder or bucket to take photographs from, by their names; by default where the data set found them.
     transforms: torchvision v2 transforms of (image, target). size: (short side, long side) to decode at, at most.
+    keep_ratio false: photographs are stretched to `size` as (height, width).
     min_score, min_area (share of the image), max_masks: which masks; min_masks, max_images: which images.
     vectors: names of stored vectors to give. check: compare each photograph's sha256, which decoding computes anyway,
     with that of the one that was labelled. check_shards: compare the sha256 of each file of the data set when a process
@@ -50,6 +51,7 @@ class PseudoLabelDataset(TorchDataset[Sample]):
         transforms: Transforms | None = None,
         *,
         size: tuple[int, int] | None = None,
+        keep_ratio: bool = True,
         min_score: float = 0.0,
         min_area: float = 0.0,
         min_masks: int = 1,
@@ -77,6 +79,7 @@ class PseudoLabelDataset(TorchDataset[Sample]):
         self.root_hash = None if sealed is None else sealed.root_hash
         self.transforms = transforms
         self._images, self._size, self._vectors = images, size, vectors
+        self._keep_ratio = keep_ratio
         self._min_score, self._min_area, self._max_masks = min_score, min_area, max_masks
         self._check, self._max_pixels = check, max_pixels
         self._exif = _exif(self.source.card.config)
@@ -103,7 +106,7 @@ class PseudoLabelDataset(TorchDataset[Sample]):
         keep = np.flatnonzero(self._passes(masks))[: self._max_masks]
         ref = self._ref(place, row_number, row)
         digest = row["sha256"] if self._check else None
-        pixels, stored = load_pixels(ref, size, self._max_pixels, digest, self._exif)
+        pixels, stored = load_pixels(ref, size, self._max_pixels, digest, self._exif, keep_ratio=self._keep_ratio)
         counts = masks["counts"].take(keep).to_pylist()
         rles = [{"size": [row["height"], row["width"]], "counts": one} for one in counts]
         sample = make_sample(

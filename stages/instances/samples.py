@@ -3,7 +3,7 @@
 Shape legend: B images, M objects, D channels of stored vectors, H W pixels.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any, Literal
 
@@ -29,6 +29,9 @@ PAD = 32  # images of a batch are padded to a multiple of so many pixels
 PAD_COLOR = (124, 116, 104)  # RGB that the backbones' normalisation takes to zero, nearly
 
 
+LEAST = 1.0  # pixels of a box's side that must be left of it in the image
+
+
 class SampleError(UserError):
     """A sample that cannot be used: its image is gone, was changed, or cannot be decoded. Others can."""
 
@@ -47,15 +50,19 @@ def load_pixels(
     max_pixels: int,
     sha256: str | None = None,
     exif: Literal["auto", "ignore", "apply"] = "ignore",
+    *,
+    keep_ratio: bool = True,
 ) -> tuple[npt.NDArray[np.uint8], tuple[int, int]]:
     """RGB uint8 [h, w, 3], resized to `size` (short side, at most long side) or as stored; and its stored size.
+
+    Without `keep_ratio` it is stretched to `size`, as (height, width).
 
     Both are those of the image after rotation with `exif = "apply"`, as its masks are.
 
     Raises SampleError if the image is gone, its size is not the ref's, or (if given) its digest is another.
     """
     short, long = size or (32, 32)
-    decode = DecodeConfig(short_side=short, long_side=long, max_pixels=max_pixels, exif=exif)
+    decode = DecodeConfig(short_side=short, long_side=long, max_pixels=max_pixels, exif=exif, keep_ratio=keep_ratio)
     try:
         data = read_image_bytes(ref, decode.max_bytes)
         if size is None:
@@ -112,17 +119,26 @@ def make_sample(
     vectors: dict[str, Tensor] | None = None,
     scores: Sequence[float] | None = None,
     has_mask: Sequence[bool] | None = None,
+    boxes: Mapping[int, Sequence[float]] | None = None,
+    layers: Mapping[str, npt.NDArray[np.uint8]] | None = None,
 ) -> Sample:
     """An image and its target as tv_tensors, which torchvision's transforms move together.
 
-    Where `has_mask` is false, the mask is there for the box it fills or hides, and must not be learned from.
+    Where `has_mask` is false, the mask is there for the box it fills or hides, and must not be learned from. Objects
+    in `boxes` have a box of their own (XYXY), others that of their mask. `layers` say more of pixels: of the image's
+    [h, w] or of each object's [M, h, w]; 0 must be what is not known, for it is what transforms and padding bring in.
     """
     image = tv_tensors.Image(torch.from_numpy(pixels_hw3).permute(2, 0, 1))
     masks = torch.from_numpy(masks_Mhw)
     size = (pixels_hw3.shape[0], pixels_hw3.shape[1])
+    tight, own = tight_boxes(masks), torch.zeros(len(masks), dtype=torch.bool)
+    for place, box in (boxes or {}).items():
+        tight[place], own[place] = torch.tensor(box), True
     target = {
         "masks": tv_tensors.Mask(masks),
-        "boxes": tv_tensors.BoundingBoxes(tight_boxes(masks), format="XYXY", canvas_size=size),
+        "boxes": tv_tensors.BoundingBoxes(tight, format="XYXY", canvas_size=size),
+        "own_box": own,
+        "layers": {name: tv_tensors.Mask(torch.from_numpy(layer)) for name, layer in (layers or {}).items()},
         "labels": torch.tensor(labels, dtype=torch.int64),
         "scores": torch.tensor([1.0] * len(labels) if scores is None else scores, dtype=torch.float32),
         "has_mask": torch.tensor([True] * len(labels) if has_mask is None else has_mask, dtype=torch.bool),
@@ -133,16 +149,27 @@ def make_sample(
 
 
 def after_transforms(sample: Sample) -> Sample:
-    """Boxes from the masks as they are now, and without objects that left the image."""
+    """Boxes from the masks as they are now, and without objects that left the image.
+
+    A box of an object's own, which was moved beside its mask, is cut to the image. If the mask is out of the image and
+    the box is not, nothing is to be learned from the mask.
+    """
     image, target = sample
-    masks = torch.as_tensor(target["masks"])
-    keep = (masks != 0).flatten(1).any(1) if len(masks) else torch.zeros(0, dtype=torch.bool)
-    masks = masks[keep]
+    masks, own = torch.as_tensor(target["masks"]), target["own_box"]
+    seen = (masks != 0).flatten(1).any(1) if len(masks) else torch.zeros(0, dtype=torch.bool)
     size = (image.shape[-2], image.shape[-1])
+    limits = torch.tensor([size[1], size[0]] * 2, dtype=torch.float32)
+    moved = torch.minimum(torch.as_tensor(target["boxes"]).clamp_min(0), limits)
+    keep = torch.where(own, (moved[:, 2:] - moved[:, :2] >= LEAST).all(1), seen)
+    target = {**target, "has_mask": target["has_mask"] & seen}
+    masks, own = masks[keep], own[keep]
+    boxes = torch.where(own[:, None], moved[keep], tight_boxes(masks))
     return image, {
         **target,
         "masks": tv_tensors.Mask(masks),
-        "boxes": tv_tensors.BoundingBoxes(tight_boxes(masks), format="XYXY", canvas_size=size),
+        "boxes": tv_tensors.BoundingBoxes(boxes, format="XYXY", canvas_size=size),
+        "own_box": own,
+        "layers": {n: tv_tensors.Mask(one[keep]) if one.ndim == 3 else one for n, one in target["layers"].items()},
         "labels": target["labels"][keep],
         "scores": target["scores"][keep],
         "has_mask": target["has_mask"][keep],
@@ -155,7 +182,8 @@ class Batch:
     """images uint8 [B, 3, H, W], padded at the right and bottom to a multiple of 32; of each image its objects.
 
     masks uint8 [M, H, W], labels [M], boxes XYXY [M, 4], scores [M] (1 for annotations), seeds [M, D] (D = 0 where none
-    are stored), has_mask bool [M]; `resized` and `stored` are (height, width) before padding and in the file.
+    are stored), has_mask bool [M]; layers uint8 [H, W] or [M, H, W], see `make_sample`; soft bool [M]: whose alpha is
+    no mask; `resized` and `stored` are (height, width) before padding and in the file.
     """
 
     images: Tensor
@@ -165,6 +193,8 @@ class Batch:
     scores: list[Tensor]
     seeds: list[Tensor]
     has_mask: list[Tensor]
+    layers: list[dict[str, Tensor]]
+    soft: list[Tensor]
     resized: list[tuple[int, int]]
     stored: list[tuple[int, int]]
     image_ids: list[int]
@@ -185,6 +215,8 @@ class Batch:
         def move(value: Any) -> Any:
             if isinstance(value, Tensor):
                 return value.to(device, non_blocking=True)
+            if isinstance(value, dict):
+                return {name: move(one) for name, one in value.items()}
             return [move(one) for one in value] if isinstance(value, list) else value
 
         return replace(self, **{field.name: move(getattr(self, field.name)) for field in fields(self)})
@@ -219,6 +251,8 @@ def collate(samples: Sequence[Sample], multiple: int = PAD) -> Batch:
         scores=[target["scores"] for target in targets],
         seeds=[target["vectors"].get("seed", torch.zeros(len(target["labels"]), 0)) for target in targets],
         has_mask=[target["has_mask"] for target in targets],
+        soft=[target["vectors"].get("soft", torch.zeros(len(target["labels"]), 1))[:, 0] > 0 for target in targets],
+        layers=[{name: pad(layer) for name, layer in target["layers"].items()} for target in targets],
         resized=[(image.shape[-2], image.shape[-1]) for image, _ in samples],
         stored=[target["stored"] for target in targets],
         image_ids=[target["image_id"] for target in targets],

@@ -10,6 +10,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from ...models.detector import Detector
 from ...schemas.training.sections import SupervisedConfig
+from ..repeat_factors import Floats
 from ..training.recipe import Loop, ParamGroup, Part, Recipe, Schedule
 from ..training.schedules import cosine, poly, steps, warmup
 from .augment import Augmented, Samples
@@ -21,11 +22,17 @@ PREFIX = "host."  # of the detector's tensors in checkpoints
 
 
 class InstanceRecipe(Recipe[Batch]):
-    """A detector on samples; `losses` is left to the recipe."""
+    """A detector on samples; `losses` is left to the recipe.
 
-    def __init__(self, host: Detector, config: SupervisedConfig, data: Samples) -> None:
+    `factors_I`: how often a pass draws each image, on average; without, once.
+    """
+
+    def __init__(
+        self, host: Detector, config: SupervisedConfig, data: Samples, factors_I: Floats | None = None
+    ) -> None:
         trainer = config.trainer
-        plan = Schedule(config.data.batch_size, trainer.accumulate, epoch_steps(config, len(data)), trainer.max_epochs)
+        count = len(data) if factors_I is None else round(float(factors_I.sum()))
+        plan = Schedule(config.data.batch_size, trainer.accumulate, epoch_steps(config, count), trainer.max_epochs)
         loop = Loop(
             trainer.seed,
             trainer.precision,
@@ -38,7 +45,7 @@ class InstanceRecipe(Recipe[Batch]):
         super().__init__(plan, loop)
         self.host = host
         self.config = config
-        self._data = data
+        self._data, self._factors_I = data, factors_I
         freeze(host, config.model.freeze)
         self.mean: Tensor
         self.std: Tensor
@@ -57,6 +64,7 @@ class InstanceRecipe(Recipe[Batch]):
             part.stop,
             part.rank,
             part.world,
+            self._factors_I,
         )
         return DataLoader(
             self.samples(),  # type: ignore[arg-type]
@@ -170,13 +178,17 @@ def freeze(host: Detector, what: str) -> None:
 
 
 def transfer(host: Detector, state: dict[str, Tensor], *, skip: tuple[str, ...]) -> tuple[list[str], list[str]]:
-    """Take every tensor whose name and shape fit, but those of the prefixes `skip`: names taken, names left fresh."""
+    """Take every tensor whose name and shape fit: names taken, names left fresh.
+
+    Those of the prefixes `skip` stay fresh, but for what the detector makes of the state itself (`Detector.inherit`).
+    """
     mine = host.state_dict()
     fitting = {
         name: value
         for name, value in state.items()
         if name in mine and mine[name].shape == value.shape and not name.startswith(skip)
     }
+    fitting |= host.inherit(state)
     host.load_state_dict(fitting, strict=False)
     return sorted(fitting), sorted(set(mine) - set(fitting))
 

@@ -42,12 +42,13 @@ class Prior:
 class PixelBatch:
     """Images of one shape: uint8 RGB [B, H, W, 3] in host memory, and what each was before padding.
 
-    `priors` has one entry per image, None where there is no data set to start from.
+    `priors` has one entry per image, None where there is no data set to start from; `refs` say which images these are.
     """
 
     pixels: Tensor
     images: Sequence[DecodedImage]
     priors: Sequence[Prior | None]
+    refs: Sequence[ImageRef] = ()
 
 
 class Work(Protocol):

@@ -14,10 +14,10 @@ import torch
 
 from makers import Maker
 from saliency_prompt import PseudoLabelDataset
+from saliency_prompt.pipeline.export.coco import export_coco
 from saliency_prompt.pipeline.show import draw_dataset
 from saliency_prompt.store.check import verify
 from saliency_prompt.store.dataset import Dataset
-from saliency_prompt.store.export import export_coco
 from saliency_prompt.store.objects import ObjectStore, open_store
 
 FIXTURES = Path(__file__).parents[1] / "store" / "fixtures"

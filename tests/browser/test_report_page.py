@@ -10,13 +10,13 @@ import pytest
 import torch
 
 from corpus import write_photos
+from saliency_prompt.pipeline.export.coco import export_coco
 from saliency_prompt.pipeline.generate import Job, generate
 from saliency_prompt.pipeline.progress import Display
 from saliency_prompt.pipeline.report.page import write_report
 from saliency_prompt.pipeline.sources import open_source
 from saliency_prompt.schemas.load import load_config
 from saliency_prompt.store.dataset import Dataset
-from saliency_prompt.store.export import export_coco
 
 pytestmark = pytest.mark.slow
 HOSTILE = "<img src=x onerror=alert(1)> & 'quotes\".jpg"

@@ -96,7 +96,7 @@ def agrees(dataset: Dataset, predictions: list[dict[str, Any]]) -> None:
 def test_mistakes(tmp_path: Path) -> None:
     gt = write_scenes(tmp_path / "photos", 2)
     annotated = ["--images", tmp_path / "photos", "--gt", gt]
-    assert "densecl" in complains("densecl", "export", tmp_path, tmp_path / "backbone.safetensors")
+    assert "training run" in complains("densecl", "export", tmp_path, tmp_path / "backbone.safetensors")
     assert "--val-gt" in complains(
         "finetune", "random", *annotated, "--val-images", tmp_path, "--out", tmp_path / "run"
     )

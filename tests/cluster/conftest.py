@@ -98,11 +98,27 @@ class ClusterWorld:
         self.notes = Notes()
         self.stop = threading.Event()
         self.model: Path | None = None  # folder of a toy detector that labels, instead of saliency
+        self.producer, self.small = "saliency", SMALL
         self.parent: Parent | None = None
+        self.producer = "saliency"
 
     def use(self, producer: str) -> None:
         """Label with this producer from now on."""
+        self.producer = producer
+        self.small = {"saliency": lambda: SMALL, "detector": lambda: SMALL_DETECTOR, "annotate": self._annotate}[
+            producer
+        ]()
         self.model = write_run(self.base / "run") if producer == "detector" else None
+        self.producer = producer
+
+    def _annotate(self) -> list[str]:
+        """Tags, boxes and masks by the real architectures at tiny sizes."""
+        pytest.importorskip("transformers")
+        from tiny_models import tiny_roles
+
+        vocabulary = self.base / "tags.txt"
+        vocabulary.write_text("cat\ndog\nsky\n")
+        return [*tiny_roles(), "annotate.branch=tags", f"tags.vocabulary={str(vocabulary)!r}", "plan.shard_size=4"]
 
     def run(
         self,
@@ -114,8 +130,7 @@ class ClusterWorld:
         tick: Callable[[Meter], None] = lambda _: None,
     ) -> tuple[Dataset, RunReport]:
         self.notes, self.stop = Notes(tick), threading.Event()
-        producer, small = ("saliency", SMALL) if self.model is None else ("detector", SMALL_DETECTOR)
-        config = load_label_config(producer, None, None, [*small, *overrides])
+        config = load_label_config(self.producer, None, None, [*self.small, *overrides])
         where = out if "://" in out else str(self.base / out)
         job = Job(where, config, torch.device("cpu"), self.model and str(self.model), self.parent, open_toy)
         call = retry_quarantined if retry else generate
@@ -126,7 +141,8 @@ class ClusterWorld:
         self, photos: Path, out: str, *overrides: str, count: int = 1, env: dict[str, str] | None = None, **more: Any
     ) -> tuple[Dataset, RunReport]:
         path = os.pathsep.join(filter(None, [str(TESTS), os.environ.get("PYTHONPATH")]))  # where toys are
-        with RayExecutor("auto", workers(count, **more.pop("workers", {})), env or {"PYTHONPATH": path}) as executor:
+        asked = {**({"start_timeout": 600} if self.producer == "annotate" else {}), **more.pop("workers", {})}
+        with RayExecutor("auto", workers(count, **asked), env or {"PYTHONPATH": path}) as executor:
             return self.run(photos, out, *overrides, executor=executor, **more)
 
 

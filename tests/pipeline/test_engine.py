@@ -13,7 +13,7 @@ from saliency_prompt.pipeline.plan import resolve_config
 from saliency_prompt.pipeline.sources import open_source
 from saliency_prompt.schemas.errors import UserError
 from saliency_prompt.schemas.records import ImageRef
-from saliency_prompt.stages.producers.saliency.features import FeatureExtractor
+from saliency_prompt.stages.features import FeatureExtractor
 from saliency_prompt.stages.producers.saliency.producer import load_saliency
 
 CPU = torch.device("cpu")

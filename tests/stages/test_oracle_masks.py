@@ -19,7 +19,8 @@ def text(mask: dict[str, object]) -> dict[str, object]:
 
 def test_masks_become_the_nearest_objects() -> None:
     objects = [rle(0, 0, 10, 10), rle(5, 5, 20, 30)]
-    truth = [Annotated(20, 30, objects, ["a", "b"], 7, [1, 2]), Annotated(20, 30, [], [], 8, [])]
+    one = Annotated(20, 30, objects, ["a", "b"], 7, [1, 2], [True, True])
+    truth = [one, Annotated(20, 30, [], [], 8, [], [])]
     detections = [
         {"image_id": 7, "score": 0.9, "category_id": 1, "segmentation": text(rle(0, 0, 8, 9))},
         {"image_id": 8, "score": 0.8, "category_id": 1, "segmentation": text(rle(0, 0, 8, 9))},

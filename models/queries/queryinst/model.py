@@ -28,7 +28,10 @@ from .stage import BoxHead, MaskHead
 
 
 class QueryInst(QueryHost[QueryInstInitial, QueryInstRefined]):
-    """QueryInst. Dynamic convolutions are a quarter as wide inside, unless said. Weights are those of the losses."""
+    """QueryInst. Dynamic convolutions are a quarter as wide inside, unless said. Weights are those of the losses.
+
+    `repeat_masks`: from a model with one class, every class inherits its mask.
+    """
 
     prompt_stride = 32
     prompt_levels = MappingProxyType({"p2": 4, "p3": 8, "p4": 16, "p5": 32})
@@ -44,6 +47,7 @@ class QueryInst(QueryHost[QueryInstInitial, QueryInstRefined]):
         heads: int = 8,
         hidden: int = 2048,
         dynamic_channels: int | None = None,
+        repeat_masks: bool = False,
         class_weight: float = 2.0,
         l1_weight: float = 5.0,
         giou_weight: float = 2.0,
@@ -53,6 +57,7 @@ class QueryInst(QueryHost[QueryInstInitial, QueryInstRefined]):
         self.backbone = backbone
         self.num_queries, self.channels, self.num_classes = num_queries, channels, num_classes
         self.weights = Weights(class_weight, l1_weight, giou_weight, mask_weight)
+        self.repeat_masks = repeat_masks
         inside = dynamic_channels or max(1, channels // 4)
         self.pyramid = FeaturePyramidNetwork([backbone.channels[level] for level in LEVELS], channels)
         self.query_features = nn.Parameter(torch.randn(num_queries, channels))
@@ -152,6 +157,10 @@ class QueryInst(QueryHost[QueryInstInitial, QueryInstRefined]):
         """See `Detector`."""
         numbers = range(len(self.stages))
         return [*(f"stages.{i}.classes." for i in numbers), *(f"mask_heads.{i}.logits." for i in numbers)]
+
+    def inherit(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """See `Detector`."""
+        return repeat_mask_logits(state, self.num_classes) if self.repeat_masks else {}
 
 
 def repeat_mask_logits(state: Mapping[str, Tensor], num_classes: int) -> dict[str, Tensor]:

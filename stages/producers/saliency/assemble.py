@@ -15,6 +15,7 @@ from ...decode import DecodedImage
 from ...encode import encode_masks
 from ...pixels import arrival, to_host
 from ...read import BadImage, quarantined
+from ...refine import refine_maps
 from .proposals import Proposals
 from .saliency import seed_positions
 
@@ -55,8 +56,9 @@ def image_record(ref: ImageRef, image: DecodedImage, host: PinnedProposals, i: i
     count = int((found.score[i] > 0).sum())
     saliency_MHW = found.saliency[i, :count].numpy()
     score = found.score[i, :count].numpy()
+    refined_MHW = refine_maps(saliency_MHW, image.pixels, config.refine.radius, config.refine.eps)
     encoded = encode_masks(
-        saliency_MHW, score, height=image.height, width=image.width, tau=config.threshold.tau, filters=config.filters
+        refined_MHW, score, height=image.height, width=image.width, tau=config.threshold.tau, filters=config.filters
     )
     kept = encoded.kept
     masks = None

@@ -1,58 +1,26 @@
 """The saliency producer: features, similarity maps, NMS on the device; encoding beside it."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
 
 import torch
 
 from ....schemas.errors import UserError
 from ....schemas.labels.saliency import Config
 from ....schemas.records import ImageRecord, ImageRef
-from ...backbone import LoadedBackbone, load_backbone
 from ...decode import DecodedImage
+from ...features import FeatureExtractor, LoadedFeatures, load_features
 from ...pixels import Shape
-from ...read import BadImage
 from ..contract import PixelBatch
 from .assemble import PinnedProposals, image_record
-from .features import FeatureExtractor
 from .proposals import propose
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class LoadedSaliency:
+class LoadedSaliency(LoadedFeatures):
     """See `contract.Loaded`."""
-
-    backbone: LoadedBackbone
-
-    @property
-    def weights(self) -> str:
-        """See `contract.Loaded`."""
-        return self.backbone.weights
-
-    @property
-    def weights_sha256(self) -> str:
-        """See `contract.Loaded`."""
-        return self.backbone.weights_sha256
-
-    @property
-    def facts(self) -> dict[str, Any]:
-        """See `contract.Loaded`."""
-        precision = self.backbone.module.precision
-        return {"arch": self.backbone.arch} | ({} if precision is None else {"precision": precision})
 
     def admission(self, config: Config) -> Callable[[DecodedImage], Shape]:
         """See `contract.Loaded`."""
-        stride = self.backbone.module.strides[config.features.level]
-
-        def admit(image: DecodedImage) -> Shape:
-            height, width = image.pixels.shape[:2]
-            if min(height, width) <= stride:
-                trouble = f"resized to {width}x{height}, it has fewer than 2 feature cells on a side"
-                raise BadImage("too_small", trouble)
-            return height, width
-
-        return admit
+        return self.admit(config.features.level)
 
     def build(self, config: Config, device: torch.device) -> "SaliencyProducer":
         """See `contract.Loaded`."""
@@ -68,10 +36,7 @@ class LoadedSaliency:
 
 def load_saliency(config: Config) -> LoadedSaliency:
     """The configured backbone, its weights fetched and checked."""
-    features = config.features
-    return LoadedSaliency(
-        load_backbone(features.weights, arch=features.arch, stride_in_1x1=features.stride_in_1x1, seed=features.seed)
-    )
+    return LoadedSaliency(load_features(config.features))
 
 
 class SaliencyProducer:

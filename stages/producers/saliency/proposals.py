@@ -104,8 +104,12 @@ def suppress(masks_BNK: Tensor, maskness_BN: Tensor, config: Config) -> tuple[Te
     NMS only ever lowers a score, and only by masks of higher maskness: what is below the final cut can
     neither survive nor change what does, and is left out.
     """
-    floor = 0.0 if config.filters.keep_best else config.filters.min_score or 0.0
-    ranked = torch.where(maskness_BN >= floor, maskness_BN, 0).sort(dim=1, descending=True, stable=True)
+    filters = config.filters
+    floor = max(filters.min_maskness or 0.0, 0.0 if filters.keep_best else filters.min_score or 0.0)
+    passed_BN = maskness_BN >= floor
+    if filters.keep_best:
+        passed_BN |= maskness_BN >= maskness_BN.amax(1, keepdim=True)
+    ranked = torch.where(passed_BN, maskness_BN, 0).sort(dim=1, descending=True, stable=True)
     order_BN, scores_BN = ranked.indices, ranked.values
     if masks_BNK.device.type == "cpu":
         useful = int((scores_BN > 0).sum(1).max())

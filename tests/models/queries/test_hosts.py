@@ -18,6 +18,7 @@ from saliency_prompt.models.queries.queryinst.model import QueryInst, repeat_mas
 from saliency_prompt.models.registry import DETECTORS, build_detector
 from saliency_prompt.schemas.errors import UserError
 from saliency_prompt.schemas.training.registry import MODELS, load_training_config
+from saliency_prompt.stages.instances.training import transfer
 
 SIZE = (64, 96)
 Build = Callable[..., AnyHost]
@@ -276,6 +277,19 @@ def test_masks_of_one_class_begin_those_of_several() -> None:
     }
     name = "mask_heads.0.logits.weight"
     assert torch.equal(repeated[name][3], state[name][0])
+
+
+def test_what_a_model_inherits_beside_what_fits() -> None:
+    one = queryinst(1)
+    several = queryinst(4)
+    state = one.state_dict()
+    _, fresh = transfer(several, state, skip=tuple(several.class_layers()))
+    assert {name for name in fresh if ".logits." in name} == {n for n in state if ".logits." in n}
+    several.repeat_masks = True
+    taken, fresh = transfer(several, state, skip=tuple(several.class_layers()))
+    assert {name for name in taken if ".logits." in name} == {n for n in state if ".logits." in n}
+    assert all(".classes." in name for name in fresh)
+    assert torch.equal(several.state_dict()["mask_heads.1.logits.bias"][2:3], state["mask_heads.1.logits.bias"])
 
 
 def test_detectors_by_name() -> None:

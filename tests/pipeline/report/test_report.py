@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 
 from corpus import S3Photos, write_photos
 from saliency_prompt.cli.app import app
+from saliency_prompt.pipeline.export.coco import export_coco
 from saliency_prompt.pipeline.report import collect as collect_module
 from saliency_prompt.pipeline.report.collect import collect
 from saliency_prompt.pipeline.report.drift import drift, read_report
@@ -18,7 +19,6 @@ from saliency_prompt.pipeline.report.page import write_report
 from saliency_prompt.pipeline.report.sample import sample_images
 from saliency_prompt.schemas.errors import UserError
 from saliency_prompt.store.dataset import Dataset
-from saliency_prompt.store.export import export_coco
 
 SOFT = "encode.saliency=true"
 HOSTILE = "<img src=x onerror=alert(1)> & 'quotes\".jpg"

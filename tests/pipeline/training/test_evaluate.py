@@ -3,12 +3,14 @@
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 
 from corpus import encode, scene
 from saliency_prompt.models.backbones.registry import build_backbone
 from saliency_prompt.models.queries.knet.model import KNet
-from saliency_prompt.pipeline.training.find import find_in
+from saliency_prompt.pipeline.training.find import Conditions, find_in
+from saliency_prompt.schemas.errors import UserError
 from saliency_prompt.schemas.records import ImageRef
 from saliency_prompt.schemas.training.registry import load_training_config
 from saliency_prompt.stages.instances.results import Instances
@@ -41,7 +43,7 @@ def test_what_is_found_does_not_depend_on_the_others(tmp_path: Path) -> None:
     assert sorted(together) == list(range(len(SIZES)))
     for ref in refs:
         alone = find([ref])[ref.image_id]
-        np.testing.assert_allclose(alone.scores, together[ref.image_id].scores, atol=1e-4)
+        np.conditions.assert_allclose(alone.scores, together[ref.image_id].scores, atol=1e-4)
 
 
 def test_an_unreadable_photograph_costs_itself_alone(tmp_path: Path) -> None:
@@ -54,3 +56,15 @@ def test_an_unreadable_photograph_costs_itself_alone(tmp_path: Path) -> None:
     assert [number for number, one in found.items() if one is None] == [2]
     assert len(found) == len(refs)
     assert len(told) == 1
+
+
+def test_a_model_can_be_used_at_other_sizes_than_it_was_trained_at() -> None:
+    config = load_training_config("knet", "sp-cityscapes")
+    assert Conditions().of(config) == config
+    wide = Conditions(1600, 1600, 0.3).of(config)
+    assert (wide.data.short_side, wide.data.long_side, wide.trainer.threshold) == (1600, 1600, 0.3)
+    assert Conditions(long_side=1024).of(config).data.long_side == 1024
+    with pytest.raises(UserError, match="--long-side"):
+        Conditions(short_side=3000).of(config)
+    with pytest.raises(UserError, match="short_side"):
+        Conditions(short_side=8, long_side=16).of(config)

@@ -118,3 +118,26 @@ def test_large_grids_are_worked_off_in_parts_with_the_same_result(monkeypatch: p
     for name in ("score", "score_raw", "saliency", "finite"):
         assert torch.equal(getattr(parts, name), getattr(whole, name))
     assert all(torch.equal(parts.vectors[name], whole.vectors[name]) for name in whole.vectors)
+
+
+def test_the_cut_of_maskness_leaves_duplicates_to_nms() -> None:
+    features = planted(OBJECTS)
+    off = ["filters.min_score=null"]
+    every = propose(features, load_config(overrides=off))
+    least = float(every.score_raw[0].median())
+    cut = propose(features, load_config(overrides=[*off, f"filters.min_maskness={least}"]))
+    kept = cut.score[0] > 0
+    assert 0 < kept.sum() < (every.score[0] > 0).sum()
+    assert (cut.score_raw[0][kept] >= least).all()
+    assert (cut.score[0][kept] < least).any()  # decayed below it, and kept
+    scores = dict(zip(every.seed_index[0].tolist(), every.score[0].tolist(), strict=True))
+    for seed, score in zip(cut.seed_index[0][kept].tolist(), cut.score[0][kept].tolist(), strict=True):
+        assert scores.get(seed, score) == pytest.approx(score)
+
+
+def test_the_best_mask_is_kept_where_none_has_the_maskness() -> None:
+    high = ["filters.min_maskness=1.0"]
+    best = propose(planted(OBJECTS), load_config("uplvp", overrides=high))
+    assert (best.score[0] > 0).sum() == 1
+    assert best.score[0, 0] == propose(planted(OBJECTS), load_config("uplvp")).score_raw[0].max()
+    assert not (propose(planted(OBJECTS), load_config(overrides=high)).score[0] > 0).any()

@@ -9,11 +9,11 @@ import pytest
 from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 
+from saliency_prompt.pipeline.export.coco import export_coco
 from saliency_prompt.schemas.errors import UserError
 from saliency_prompt.schemas.manifest import ShardCommit
 from saliency_prompt.store.damage import DamageError
 from saliency_prompt.store.dataset import Dataset
-from saliency_prompt.store.export import export_coco
 from saliency_prompt.store.layout import attempt_prefix
 from saliency_prompt.store.objects import ObjectStore
 
@@ -91,7 +91,7 @@ def test_a_url_is_no_place_for_annotations(
     make: Any, local_store: ObjectStore, monkeypatch: Any, tmp_path: Path
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(UserError, match="local file"):
+    with pytest.raises(UserError, match="local place"):
         export_coco(make.complete(local_store), "s3://bucket/out.json")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["data set"]
 

@@ -1,0 +1,1 @@
+"""UniLSeg: one model that segments what a sentence names."""

@@ -1,0 +1,1 @@
+"""Masks of other programs, found image by image: one file a format."""

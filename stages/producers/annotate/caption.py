@@ -1,0 +1,32 @@
+"""The captioner: BLIP, or another image-to-text model of transformers."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from .hub import load_model, on_device
+from .roles import Pixels
+
+
+class HubCaptioner:
+    """See `roles.Captioner`. Greedy, so that a photograph has one caption."""
+
+    def __init__(self, name: str, tokens: int) -> None:
+        self._model, self._processor, self.sha256 = load_model("caption", name, "captioner")
+        self.name, self._tokens = name, tokens
+
+    def to(self, device: torch.device, dtype: torch.dtype) -> "HubCaptioner":
+        """Where it computes."""
+        self._model.to(device, dtype)
+        return self
+
+    def captions(self, images: Sequence[Pixels]) -> list[str]:
+        """See `roles.Captioner`."""
+        if not images:
+            return []
+        inputs = self._processor(images=list(images), return_tensors="pt")
+        moved = on_device(inputs, self._model.device, self._model.dtype)
+        written: Any = self._model.generate(**moved, max_new_tokens=self._tokens, do_sample=False, num_beams=1)
+        texts: list[str] = self._processor.batch_decode(written, skip_special_tokens=True)
+        return texts

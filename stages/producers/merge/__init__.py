@@ -1,0 +1,1 @@
+"""Masks of regions that hold together: superpixels, merged bottom-up by features, colour and edges."""

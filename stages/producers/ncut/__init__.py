@@ -1,0 +1,1 @@
+"""Masks by normalised cuts of the cells' affinities: MaskCut, and one cut for all."""

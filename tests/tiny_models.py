@@ -1,0 +1,162 @@
+"""The real architectures of transformers at tiny random sizes, saved as folders that `from_pretrained` takes."""
+
+import json
+from functools import cache
+from pathlib import Path
+from tempfile import mkdtemp
+
+import torch
+
+from saliency_prompt.models.unilseg.tokenizer import Tokenizer, byte_letters
+
+WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", ".", "a", "photo", "of", "cat", "dog", "sky"]
+WORDS += [chr(c) for c in range(97, 123)] + ["##" + chr(c) for c in range(97, 123)]
+
+
+@cache
+def tiny(kind: str) -> str:
+    """A folder with a model and its processor."""
+    torch.manual_seed(0)
+    folder = Path(mkdtemp()) / kind
+    folder.mkdir()
+    {"clip": _clip, "siglip": _siglip, "sam": _sam, "grounding-dino": _grounding, "blip": _blip}[kind](folder)
+    return str(folder)
+
+
+def tiny_roles() -> list[str]:
+    """Overrides of the engine's configuration: all roles, small photographs, every mask a pair."""
+    return [
+        f"roles.tagger={tiny('clip')!r}",
+        f"roles.box_detector={tiny('grounding-dino')!r}",
+        f"roles.mask_segmenter={tiny('sam')!r}",
+        f"roles.captioner={tiny('blip')!r}",
+        f"roles.matcher={tiny('clip')!r}",
+        "decode.short_side=64",
+        "decode.long_side=64",
+        "annotate.precision=fp32",
+        "annotate.batch_size=2",
+        "annotate.caption_tokens=4",
+        "annotate.largest=1.0",
+        "plan.shard_size=3",
+        "tags.box=0.0",
+        "tags.most=2",
+        "tags.min_score=0.0",
+        "boxes.min_side=8",
+    ]
+
+
+def _clip_tokenizer(folder: Path):  # type: ignore[no-untyped-def]
+    from transformers import CLIPTokenizer
+
+    letters = byte_letters()
+    words = [*letters, *(letter + "</w>" for letter in letters), "<|startoftext|>", "<|endoftext|>"]
+    (folder / "vocab.json").write_text(json.dumps({word: place for place, word in enumerate(words)}))
+    (folder / "merges.txt").write_text("#version: 0.2\n")
+    return CLIPTokenizer(str(folder / "vocab.json"), str(folder / "merges.txt"), model_max_length=16)
+
+
+def _clip(folder: Path) -> None:
+    from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel, CLIPProcessor
+
+    size = {"height": 32, "width": 32}
+    processor = CLIPProcessor(CLIPImageProcessor(size={"shortest_edge": 32}, crop_size=size), _clip_tokenizer(folder))
+    text = {"vocab_size": Tokenizer().size, "hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1}
+    text |= {"num_attention_heads": 2, "max_position_embeddings": 16, "eos_token_id": 513, "bos_token_id": 512}
+    vision = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    config = CLIPConfig(text_config=text, vision_config=vision | {"image_size": 32, "patch_size": 8}, projection_dim=16)
+    CLIPModel(config).save_pretrained(folder)
+    processor.save_pretrained(folder)
+
+
+def _siglip(folder: Path) -> None:
+    from transformers import SiglipConfig, SiglipImageProcessor, SiglipModel, SiglipProcessor
+
+    text = {"vocab_size": Tokenizer().size, "hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1}
+    text |= {"num_attention_heads": 2, "max_position_embeddings": 16, "projection_size": 16}
+    vision = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    config = SiglipConfig(text_config=text, vision_config=vision | {"image_size": 32, "patch_size": 8})
+    SiglipModel(config).save_pretrained(folder)
+    images = SiglipImageProcessor(size={"height": 32, "width": 32})
+    SiglipProcessor(images, _clip_tokenizer(folder)).save_pretrained(folder)
+
+
+def _sam(folder: Path) -> None:
+    from transformers import SamConfig, SamImageProcessor, SamModel, SamProcessor
+
+    vision = {"hidden_size": 16, "output_channels": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    vision |= {"image_size": 64, "patch_size": 16, "window_size": 2, "global_attn_indexes": [0], "mlp_dim": 16}
+    prompt = {
+        "hidden_size": 16,
+        "image_size": 64,
+        "patch_size": 16,
+        "image_embedding_size": 4,
+        "mask_input_channels": 4,
+    }
+    decoder = {"hidden_size": 16, "mlp_dim": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    decoder |= {"iou_head_hidden_dim": 16}
+    config = SamConfig(
+        vision_config=vision | {"num_pos_feats": 8},
+        prompt_encoder_config=prompt,
+        mask_decoder_config=decoder,
+    )
+    SamModel(config).save_pretrained(folder)
+    images = SamImageProcessor(size={"longest_edge": 64}, pad_size={"height": 64, "width": 64})
+    SamProcessor(images).save_pretrained(folder)
+
+
+def _bert_tokenizer(folder: Path):  # type: ignore[no-untyped-def]
+    from transformers import BertTokenizer
+
+    (folder / "vocab.txt").write_text("\n".join(WORDS))
+    return BertTokenizer(str(folder / "vocab.txt"), model_max_length=32)
+
+
+def _grounding(folder: Path) -> None:
+    from transformers import (
+        GroundingDinoConfig,
+        GroundingDinoForObjectDetection,
+        GroundingDinoImageProcessor,
+        GroundingDinoProcessor,
+        SwinConfig,
+    )
+
+    backbone = SwinConfig(
+        image_size=64,
+        embed_dim=8,
+        depths=[1, 1, 1, 1],
+        num_heads=[1, 1, 2, 2],
+        window_size=4,
+        out_features=["stage2", "stage3", "stage4"],
+    )
+    text = {"model_type": "bert", "vocab_size": len(WORDS), "hidden_size": 16, "num_hidden_layers": 1}
+    text |= {"num_attention_heads": 2, "intermediate_size": 16, "max_position_embeddings": 64}
+    config = GroundingDinoConfig(
+        backbone_config=backbone,
+        text_config=text,
+        d_model=32,
+        encoder_layers=1,
+        decoder_layers=2,
+        encoder_ffn_dim=32,
+        decoder_ffn_dim=16,
+        encoder_attention_heads=2,
+        decoder_attention_heads=2,
+        num_queries=10,
+        num_feature_levels=4,
+        max_text_len=32,
+    )
+    GroundingDinoForObjectDetection(config).save_pretrained(folder)
+    images = GroundingDinoImageProcessor(size={"shortest_edge": 64, "longest_edge": 96})
+    GroundingDinoProcessor(images, _bert_tokenizer(folder)).save_pretrained(folder)
+
+
+def _blip(folder: Path) -> None:
+    from transformers import BlipConfig, BlipForConditionalGeneration, BlipImageProcessor, BlipProcessor
+
+    text = {"vocab_size": len(WORDS), "hidden_size": 16, "encoder_hidden_size": 16, "intermediate_size": 16}
+    text |= {"num_hidden_layers": 1, "num_attention_heads": 2, "max_position_embeddings": 32}
+    text |= {"bos_token_id": 2, "eos_token_id": 3, "sep_token_id": 3, "pad_token_id": 0}
+    vision = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    config = BlipConfig(text_config=text, vision_config=vision | {"image_size": 32, "patch_size": 8}, projection_dim=16)
+    BlipForConditionalGeneration(config).save_pretrained(folder)
+    images = BlipImageProcessor(size={"height": 32, "width": 32})
+    BlipProcessor(images, _bert_tokenizer(folder)).save_pretrained(folder)
