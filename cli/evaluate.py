@@ -27,6 +27,10 @@ def evaluate(
         bool, typer.Option("--all-images", help="Count ground truth images that the data set does not hold as missed.")
     ] = False,
     images: Annotated[str | None, typer.Option(help="Of a run: the folder of the annotated photographs.")] = None,
+    boxes: Annotated[bool, typer.Option("--boxes", help="Boxes alone, for annotations without masks (VOC).")] = False,
+    listed: Annotated[
+        Path | None, typer.Option("--list", help="Text file that names the images that count: COCO 20k, VOC's sets.")
+    ] = None,
     short_side: ShortSide = None,
     long_side: LongSide = None,
     threshold: Threshold = None,
@@ -47,10 +51,6 @@ def evaluate(
     oracle_masks: Annotated[
         bool, typer.Option("--oracle-masks", help="Of a run: put the annotated mask in place of each found one.")
     ] = False,
-    boxes: Annotated[bool, typer.Option("--boxes", help="Boxes alone, for annotations without masks (VOC).")] = False,
-    listed: Annotated[
-        Path | None, typer.Option("--list", help="Text file that names the images that count: COCO 20k, VOC's sets.")
-    ] = None,
     device: Device = "auto",
 ) -> None:
     """Compare masks and boxes with ground truth: all categories as one (useCats = 0); of a run by category as well.
@@ -64,10 +64,10 @@ def evaluate(
     from rich.console import Console
     from rich.table import Table
 
-    if images is not None and (boxes or listed is not None):
-        raise UserError("--boxes and --list are for a data set: label the photographs with `generate --model` first.")
     from ..pipeline.training.scores import coco_rows
 
+    if images is not None and (boxes or listed is not None):
+        raise UserError("--boxes and --list are for a data set: label the photographs with `generate --model` first.")
     if images is None:
         if (short_side, long_side, threshold) != (None, None, None):
             raise UserError("Sides and threshold are of a model that is run: give --images, or leave them out.")

@@ -91,6 +91,13 @@ def _solo(config: SupervisedConfig, backbone: Backbone, num_classes: int) -> Det
     return build(backbone, num_classes, config.model)
 
 
+def _freesolo(config: SupervisedConfig, backbone: Backbone, num_classes: int) -> Detector:
+    from .solo.build import build_free
+
+    assert isinstance(config, FreeSoloTraining)
+    return build_free(backbone, num_classes, config.model, config.weak)
+
+
 def _panoptic(config: SupervisedConfig, backbone: Backbone, num_classes: int) -> Detector:
     from .solo.build import build_panoptic
 
@@ -106,13 +113,6 @@ def _matting(config: SupervisedConfig, backbone: Backbone, num_classes: int) -> 
     return build_matting(backbone, num_classes, config.model, matting=config.model.matting)
 
 
-def _freesolo(config: SupervisedConfig, backbone: Backbone, num_classes: int) -> Detector:
-    from .solo.build import build_free
-
-    assert isinstance(config, FreeSoloTraining)
-    return build_free(backbone, num_classes, config.model, config.weak)
-
-
 Builder = Callable[[SupervisedConfig, Backbone, int], Detector]
 DETECTORS: dict[str, Builder] = {
     "knet": _knet,
@@ -125,9 +125,9 @@ DETECTORS: dict[str, Builder] = {
     "decoupled-solo-light": _solo,
     "solov2": _solo,
     "solov2-light": _solo,
+    "freesolo": _freesolo,
     "solov2-panoptic": _panoptic,
     "solov2-matting": _matting,
-    "freesolo": _freesolo,
 }
 
 

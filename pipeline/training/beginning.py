@@ -80,9 +80,9 @@ def begin(
         return Beginning(resolved(config, backbone, device), backbone, None, {})
     before, state = read_state(Path(inputs.start))
     model = config.model.host
-    goes_on_as = find_model(before.model).finetuned_as or before.model
-    if before.model not in (model, parent) and goes_on_as != model:
-        raise UserError(f"{inputs.start} is a run of {before.model}: give --model {goes_on_as}, or its backbone.")
+    becomes = find_model(before.model).finetuned_as or before.model
+    if model not in (before.model, becomes) and before.model != parent:
+        raise UserError(f"{inputs.start} is a run of {before.model}: give --model {becomes}, or its backbone.")
     config = _same_shape(config, before, _NOT_SHAPE if before.model == model else _NOT_SHAPE | fresh)
     backbone = load_backbone("random", arch=before.arch, stride_in_1x1=config.model.stride_in_1x1)
     return Beginning(resolved(config, backbone, device), backbone, before, state)

@@ -8,7 +8,6 @@ from typing import Any
 from ...schemas.errors import UserError
 from ...schemas.run import RunCard
 from ...schemas.training.densecl import DenseCLConfig
-from ...schemas.training.freesolo import FreeSoloTraining
 from ...schemas.training.sections import PromptedConfig, SupervisedConfig
 from ...stages.backbone import load_backbone
 from ...stages.device import resolve_precision
@@ -17,7 +16,6 @@ from ...stages.instances.labelled import CocoInstances
 from ...stages.instances.reader import PseudoLabelDataset
 from ...stages.repeat_factors import Floats, repeat_factors
 from ...stages.training.fit import Place
-from ...store.dataset import Dataset
 from ...store.run import Run
 from ..sources import open_source
 from .beginning import Beginning, Documents, begin, load_weights, resolved
@@ -68,7 +66,7 @@ def prepare_saliency_prompt(job: TrainingJob, place: Place) -> Prepared:
     beginning = Beginning(config, load_weights(inputs.weights, config), None, {})
     config = resolved(config, beginning.backbone, place.device)
     assert isinstance(config, PromptedConfig)
-    data = _pseudo_labels(job, config, ("seed",) if with_seeds(config) else ())
+    data = pseudo_labels(job, config, ("seed",) if with_seeds(config) else ())
     channels = _vector_channels(data) if with_seeds(config) else 0
     beginning = beginning.with_config(config)
     host: Any = build_model(config, beginning.backbone.module, 1)
@@ -104,7 +102,7 @@ def prepare_supervised(job: TrainingJob, place: Place) -> Prepared:
         asked = [f"--{name}" for name in ("base", "pseudo") if {"base": inputs.base, "pseudo": inputs.pseudo}[name]]
         if asked:
             raise UserError(f"{asked[0]} tells which annotated classes have masks: give --gt instead of DATASET.")
-        labels = _pseudo_labels(job, config, ())
+        labels = pseudo_labels(job, config, ())
         data, classes = labels, 1
         card = RunCard(
             recipe=job.recipe, num_classes=1, data=labels.root_hash or "", images=len(labels), **beginning.about()
@@ -148,58 +146,20 @@ def prepare_unilseg(job: TrainingJob, place: Place) -> Prepared:
 
 
 def prepare_freesolo(job: TrainingJob, place: Place) -> Prepared:
-    """FreeSOLO on a data set of masks without classes, from a backbone."""
-    from ...models.solo.free import FreeSolo
-    from ...stages.recipes.freesolo import FreeSoloRecipe
+    """FreeSOLO on masks without classes."""
+    from .freesolo import prepare_freesolo as prepare
 
-    config, inputs = job.config, job.inputs
-    assert isinstance(config, FreeSoloTraining)
-    backbone = load_weights(inputs.weights, config)
-    config = resolved(config, backbone, place.device)
-    assert isinstance(config, FreeSoloTraining)
-    source = embedding_source(config, made_by(inputs.dataset))
-    vectors = {"stored": "seed", "predicted": "query"}.get(source)
-    data = _pseudo_labels(job, config, () if vectors is None else (vectors,))
-    teacher = None if source != "pool" else load_weights(inputs.weights, config).module
-    card = RunCard(
-        recipe=job.recipe,
-        num_classes=1,
-        data=data.root_hash or "",
-        images=len(data),
-        source=inputs.dataset or "",
-        **Beginning(config, backbone, None, {}).about(),
-    )
-    host = build_model(config, backbone.module, 1)
-    assert isinstance(host, FreeSolo)
-    recipe = FreeSoloRecipe(host, config, data, vectors=vectors, teacher=teacher)
-    judge = None
-    if inputs.val_images is not None and inputs.val_gt is not None:
-        judge = Judge(config, (1,), inputs.val_images, inputs.val_gt)
-    return Prepared(recipe, config, card, judge)
-
-
-def made_by(url: str | None) -> str:
-    """The producer of a data set."""
-    if url is None:
-        raise UserError("FreeSOLO trains on a data set of masks: give DATASET, such as `generate` makes.")
-    return Dataset.open(url).card.producer
-
-
-def embedding_source(config: FreeSoloTraining, producer: str) -> str:
-    """What the embedding learns: "stored" seeds, "pool" or "predicted" vectors on labels of a model, or "off"."""
-    if not config.model.embedding or not config.weak.embedding:
-        return "off"
-    return "stored" if producer == "saliency" else config.weak.round1_embedding
+    return prepare(job, place)
 
 
 RECIPES: dict[str, Callable[[TrainingJob, Place], Prepared]] = {
     "densecl": prepare_densecl,
     "saliency-prompt": prepare_saliency_prompt,
     "supervised": prepare_supervised,
+    "freesolo": prepare_freesolo,
     "unilseg": prepare_unilseg,
     "panoptic": prepare_panoptic,
     "matting": prepare_matting,
-    "freesolo": prepare_freesolo,
 }
 
 
@@ -215,7 +175,8 @@ def with_seeds(config: PromptedConfig) -> bool:
     return config.prompt.kernel_weight > 0
 
 
-def _pseudo_labels(job: TrainingJob, config: SupervisedConfig, vectors: tuple[str, ...]) -> PseudoLabelDataset:
+def pseudo_labels(job: TrainingJob, config: SupervisedConfig, vectors: tuple[str, ...]) -> PseudoLabelDataset:
+    """The data set that a job trains on, with the stored vectors of these names."""
     settings, url = config.data, job.inputs.dataset
     if url is None:
         raise UserError("This recipe trains on a data set of pseudo-labels: give DATASET.")
@@ -237,7 +198,8 @@ def _annotated(job: TrainingJob, config: SupervisedConfig) -> tuple[CocoInstance
     settings, inputs, model = config.data, job.inputs, config.model.host
     if inputs.images is None or inputs.gt is None:
         raise UserError("Training needs labels: give --images with --gt, or a DATASET of pseudo-labels.")
-    check_boxes_alone(model, alone=0, asked=[n for n, v in (("--base", inputs.base), ("--pseudo", inputs.pseudo)) if v])
+    partial = {"--base": inputs.base, "--pseudo": inputs.pseudo, "--mask-fraction": inputs.mask_percent < 100}
+    check_boxes_alone(model, alone=0, asked=[name for name, given in partial.items() if given])
     gt = Path(inputs.gt)
     split = None if inputs.base is None else read_split(gt, inputs.base)
     pseudo, root_hash = (None, "") if inputs.pseudo is None else read_pseudo_masks(inputs.pseudo, gt)
@@ -249,11 +211,11 @@ def _annotated(job: TrainingJob, config: SupervisedConfig) -> tuple[CocoInstance
         max_pixels=settings.max_pixels,
         indices=inputs.indices,
         percent=inputs.percent,
-        mask_percent=inputs.mask_percent,
-        mask_per_image=inputs.mask_per_image,
         boxes_alone=True,
         masked=None if split is None else split.base,
         pseudo=pseudo,
+        mask_percent=inputs.mask_percent,
+        mask_per_image=inputs.mask_per_image,
     )
     check_boxes_alone(model, alone=data.alone, asked=())
     base = () if split is None else tuple(data.categories[label] for label in split.base)

@@ -18,4 +18,6 @@ class Scores:
 
 def coco_rows(parts: Mapping[str, Mapping[str, Any]]) -> dict[str, Row]:
     """Rows of COCO reports by name."""
-    return {f"{part} {kind}".strip(): one[kind] for part, one in parts.items() for kind in ("segm", "bbox")}
+    return {
+        f"{part} {kind}".strip(): one[kind] for part, one in parts.items() for kind in ("segm", "bbox") if kind in one
+    }

@@ -1,8 +1,8 @@
 """Configuration of FreeSOLO: training on coarse masks without classes (thesis, Deep Object Segmentation, chapter 6)."""
 
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from ..section import Section
 from .sections import DataConfig, Preset, SupervisedConfig, TrainerConfig
@@ -57,6 +57,11 @@ class WeakLossConfig(Section):
         description="Target of the embedding on labels that a model made: the frozen backbone's mean under the mask, "
         "what that model said, or none.",
     )
+
+    @field_validator("round1_embedding", mode="before")
+    @classmethod
+    def _yaml_reads_off_as_false(cls, value: Any) -> Any:
+        return "off" if value is False else value
 
 
 class ViewsConfig(Section):

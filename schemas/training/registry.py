@@ -66,7 +66,9 @@ _FAMILY = {
     "solov2": "SOLOv2, kernels instead of channels (Wang et al., NeurIPS 2020)",
     "solov2-light": "SOLOv2 for speed",
 }
-MODELS |= {name: ModelSpec(words, solo.SoloTraining, solo.presets(name)) for name, words in _FAMILY.items()}
+MODELS |= {
+    name: ModelSpec(words, solo.SoloTraining, solo.presets(name), boxes_alone=True) for name, words in _FAMILY.items()
+}
 MODELS |= {
     "solov2-panoptic": ModelSpec(
         "SOLOv2 with a semantic branch: things and stuff (--panoptic-gt)",

@@ -171,7 +171,9 @@ def limit_masks(items: Sequence[Labelled], percent: float, *, per_image: bool) -
         drawn = choose_subset(len(owners), percent, what="masks", option="--mask-fraction")
     kept = set(drawn)
     for number, (item, place) in enumerate(owners):
-        item.annotated.has_mask[place] &= number in kept
+        if number not in kept and item.annotated.has_mask[place]:
+            item.annotated.has_mask[place] = False
+            item.boxes[place] = _corners(item.annotated.masks[place])
     return drawn
 
 

@@ -21,6 +21,7 @@ from .samples import Batch, Sample, after_transforms, collate
 # (thesis, section 6.3.1; its code)
 ERASED = ((0.7, (0.05, 0.2), (0.3, 3.3)), (0.5, (0.02, 0.2), (0.1, 6.0)), (0.3, (0.02, 0.2), (0.05, 8.0)))
 TRIES = 10  # to find a patch that fits into the image
+PER_OBJECT = ("labels", "scores", "has_mask", "own_box", "boxes")  # of a sample's target, beside masks and vectors
 BLUR = 13  # side of the blur's kernel: six times its largest sigma
 
 
@@ -92,7 +93,7 @@ def paste_objects(sample: Sample, source: Sample, rng: np.random.Generator, max_
     front = pasted_MHW.bool().any(0)
     other = F.interpolate(torch.as_tensor(source[0])[None].float(), size=size, mode="bilinear", align_corners=False)
     pixels = torch.where(front, other[0].round().to(torch.uint8), torch.as_tensor(image))
-    names = ("labels", "scores", "has_mask")
+    names = [name for name in PER_OBJECT if name in target]
     joined: dict[str, Any] = {name: torch.cat([target[name], source[1][name][chosen]]) for name in names}
     joined["masks"] = tv_tensors.Mask(torch.cat([masks_MHW * ~front, pasted_MHW]))
     joined["vectors"] = {

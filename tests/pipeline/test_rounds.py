@@ -172,8 +172,9 @@ def test_a_whole_run_is_found_again(world: Path, whole: tuple[list[Round], int])
 def test_other_targets_of_the_embedding(world: Path, tmp_path: Path, source: str) -> None:
     assert len(hashes(go(rounds_of(world, tmp_path, f"weak.round1_embedding={source}")))) == 2
     curves = (tmp_path / "round-1" / "curves.jsonl").read_text().splitlines()
-    losses = [json.loads(line)["loss_embedding"] for line in curves]
-    assert all(one > 0 for one in losses) == (source == "predicted")
+    losses = [line["loss_embedding"] for line in map(json.loads, curves) if "loss_embedding" in line]
+    assert len(losses) >= 4
+    assert [one > 0 for one in losses] == [source == "predicted"] * len(losses)
 
 
 def test_labels_without_the_vectors_that_are_asked_for(world: Path, tmp_path: Path) -> None:
@@ -227,7 +228,7 @@ def test_a_photograph_that_was_changed_costs_itself(world: Path, tmp_path: Path)
     (found,) = go(rounds)
     assert found.trained.skipped == 1
     assert found.labels is not None
-    names = [entry.file_name for entry in Run(tmp_path / "out" / "round-0").read_skipped()]
+    names = [entry.file_name for entry in Run(tmp_path / "out" / "round-0").read_skipped().values()]
     assert names == [victim.name]
 
 

@@ -85,7 +85,7 @@ def test_free_masks_need_no_annotations_and_are_exported_from_one(world, tmp_pat
     (tmp_path / "gt.json").unlink()
     dataset, report = world.run(tmp_path / "scenes", "out", "filters.min_score=0.0", "filters.keep_best=true")
     assert report.seal is not None
-    from saliency_prompt.store.export import export_coco
+    from saliency_prompt.pipeline.export.coco import export_coco
 
     export_coco(dataset, str(tmp_path / "coco.json"))
     content = json.loads((tmp_path / "coco.json").read_text())

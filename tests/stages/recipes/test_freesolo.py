@@ -45,6 +45,8 @@ def batch_of(seeds: Tensor) -> Batch:
         scores=[torch.ones(2)],
         seeds=[seeds],
         has_mask=[torch.ones(2, dtype=torch.bool)],
+        layers=[{}],
+        soft=[torch.zeros(2, dtype=torch.bool)],
         resized=[(64, 96)],
         stored=[(128, 192)],
         image_ids=[1],
