@@ -345,8 +345,8 @@ def read_train(url: str, out: Path) -> object:
 
 
 def read_export(url: str, out: Path) -> object:
+    from saliency_prompt.pipeline.export.coco import export_coco
     from saliency_prompt.store.dataset import Dataset
-    from saliency_prompt.store.export import export_coco
 
     export_coco(Dataset.open(url), str(out / "coco.json"))
     return (out / "coco.json").read_bytes()
