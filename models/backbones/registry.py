@@ -82,6 +82,8 @@ def build_backbone(
 def strides_of(arch: str) -> dict[str, int]:
     """Strides of a backbone's levels, in pixels; a model of timm is built for it, without memory for parameters."""
     if not arch.startswith(TIMM):
+        if arch not in BACKBONES:
+            raise UserError(f"there is no backbone {arch!r}: choose one of {', '.join(BACKBONES)}, or {TIMM}NAME")
         return BACKBONES[arch].strides
     with torch.device("meta"):
         return build_backbone(arch).strides

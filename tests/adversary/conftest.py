@@ -119,7 +119,7 @@ def check(url: str, out: Path) -> object:
 
 READERS: dict[str, Reading] = {
     "train": train,
-    "show": lambda url, out: draw_dataset(Dataset.open(url), str(out / "show"), limit=99),
+    "show": lambda url, out: draw_dataset(Dataset.open(url), str(out / "show"), limit=99, seeds=True),
     "export": lambda url, out: export_coco(Dataset.open(url), str(out / "coco.json")),
     "report": report,
     "verify": check,

@@ -115,7 +115,7 @@ def test_format_2_carries_checksums_inside(make: Any, local_store: ObjectStore, 
 
 def test_a_data_set_of_format_2_is_verified_like_any_other(make: Any, local_store: ObjectStore) -> None:
     kinds = {"label": "int32", "texts": "list<string>", "text_scores": "list<float>"}
-    dataset = make.dataset(local_store, 25, producer="annotate", mask_columns=kinds, parent="0" * 64)
+    dataset = make.dataset(local_store, 25, producer="another", mask_columns=kinds, parent="0" * 64)
     for shard in range(3):
         records = make.records(dataset.read_inputs(shard))
         for record in records:
