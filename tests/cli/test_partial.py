@@ -93,7 +93,7 @@ def test_mask_r_cnn_on_pseudo_masks_and_as_a_producer(world: tuple[Path, Path], 
 @pytest.mark.parametrize(
     ("model", "more", "word"),
     [
-        ("solov2", {}, "train queryinst, maskrcnn or contrastmask"),
+        ("mask2former", {}, "train queryinst, maskrcnn, contrastmask"),
         ("knet", {"base": "ellipse"}, "leave --base out"),
         ("maskrcnn", {"base": "elipse"}, "did you mean 'ellipse'"),
         ("maskrcnn", {"base": "# nothing"}, "no base class"),
