@@ -137,9 +137,11 @@ class ClusterWorld:
     def on_ray(
         self, photos: Path, out: str, *overrides: str, count: int = 1, env: dict[str, str] | None = None, **more: Any
     ) -> tuple[Dataset, RunReport]:
-        path = os.pathsep.join(filter(None, [str(TESTS), os.environ.get("PYTHONPATH")]))  # where toys are
+        given = env or {}
+        places = [given.get("PYTHONPATH"), str(TESTS), os.environ.get("PYTHONPATH")]  # toys are among the tests
+        variables = {**given, "PYTHONPATH": os.pathsep.join(filter(None, places))}
         asked = {**({"start_timeout": 600} if self.producer == "annotate" else {}), **more.pop("workers", {})}
-        with RayExecutor("auto", workers(count, **asked), env or {"PYTHONPATH": path}) as executor:
+        with RayExecutor("auto", workers(count, **asked), variables) as executor:
             return self.run(photos, out, *overrides, executor=executor, **more)
 
 

@@ -43,7 +43,7 @@ def test_what_is_found_does_not_depend_on_the_others(tmp_path: Path) -> None:
     assert sorted(together) == list(range(len(SIZES)))
     for ref in refs:
         alone = find([ref])[ref.image_id]
-        np.conditions.assert_allclose(alone.scores, together[ref.image_id].scores, atol=1e-4)
+        np.testing.assert_allclose(alone.scores, together[ref.image_id].scores, atol=1e-4)
 
 
 def test_an_unreadable_photograph_costs_itself_alone(tmp_path: Path) -> None:

@@ -25,10 +25,14 @@ class One:
         masks = np.zeros((2, SIDE, SIDE), np.uint8)
         masks[0, 2:12, 40:60] = 1
         masks[1, 25:30, 15:25] = 1
+        side = min(size)
+        nearest = (np.arange(side) * SIDE) // side
+        masks = masks[:, nearest][:, :, nearest]
         about = {"image_id": 1, "file_name": "a.png", "stored": (SIDE, SIDE)}
-        pixels = np.full((SIDE, SIDE, 3), 90, np.uint8)
+        pixels = np.full((side, side, 3), 90, np.uint8)
         layers = {"whole": masks.max(0) * np.uint8(7), "each": masks * np.uint8(200)}
-        return make_sample(pixels, masks, [0, 1], about, boxes={1: OWN} if self.own else None, layers=layers)
+        own = {1: [value * side / SIDE for value in OWN]}
+        return make_sample(pixels, masks, [0, 1], about, boxes=own if self.own else None, layers=layers)
 
 
 def moved(config: DataConfig, seed: int, *, own: bool = True) -> Sample:
