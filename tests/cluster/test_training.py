@@ -57,7 +57,8 @@ def test_a_group_trains_what_one_process_does_though_a_member_is_killed(
 
     def report(progress: Progress) -> None:
         told.append(progress.step)
-        if progress.step >= 2 and not killed:
+        # A session that leaves no checkpoint leaves nothing to go on from.
+        if Run(tmp_path / "group").checkpoints() and not killed:
             killed.extend(members())
             os.kill(killed[0], signal.SIGKILL)
 
