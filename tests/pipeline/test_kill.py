@@ -140,7 +140,7 @@ def test_two_processes_at_once_make_one_data_set(many_photos: Path, tmp_path: Pa
     finish(many_photos, tmp_path / "alone")
     both = [start(many_photos, tmp_path / "shared") for _ in range(2)]
     for process in both:
-        _, errors = process.communicate(timeout=120)
+        _, errors = process.communicate(timeout=1200)
         assert process.returncode == 0, errors
     assert root_hash(tmp_path / "shared") == root_hash(tmp_path / "alone")
     dataset = Dataset.open(str(tmp_path / "shared"))
@@ -157,7 +157,7 @@ def test_one_signal_finishes_cleanly_and_two_stop_at_once(many_photos: Path, tmp
     wait_for((out / "dataset.json").exists)
     time.sleep(0.3)
     process.send_signal(number)
-    _, errors = process.communicate(timeout=60)
+    _, errors = process.communicate(timeout=600)
     assert process.returncode == 130, errors
     assert "run the same command again to resume" in errors
     assert "Traceback" not in errors
@@ -172,7 +172,7 @@ def test_one_signal_finishes_cleanly_and_two_stop_at_once(many_photos: Path, tmp
     time.sleep(0.3)
     begun = time.monotonic()
     process.send_signal(number)
-    _, errors = process.communicate(timeout=60)
+    _, errors = process.communicate(timeout=600)
     assert process.returncode == 130, errors
     assert time.monotonic() - begun < 5
     assert "Traceback" not in errors
