@@ -78,8 +78,8 @@ class Dataset:
         version = _format_version(data)
         if type(version) is int and version not in FORMATS:
             raise UserError(
-                f"{store.url}/{CARD} has format version {version}, "
-                f"this program reads {' and '.join(map(str, FORMATS))}: use the version of saliency-prompt that made it."
+                f"{store.url}/{CARD} has format version {version}, this program reads "
+                f"{' and '.join(map(str, FORMATS))}: use the version of saliency-prompt that made it."
             )
         try:
             card = DatasetCard.model_validate_json(data)
