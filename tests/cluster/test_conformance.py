@@ -26,8 +26,7 @@ def root_hash(result) -> str:
     return report.seal.root_hash
 
 
-@pytest.mark.parametrize("producer", PLAIN)
-@pytest.mark.parametrize("count", [1, 4])
+@pytest.mark.parametrize(("count", "producer"), [(1, "saliency"), *((4, producer) for producer in PLAIN)])
 def test_the_same_bytes_as_in_process(two_nodes, world, photos: Path, count: int, producer: str) -> None:
     world.use(producer)
     expected = root_hash(world.run(photos, "alone"))
