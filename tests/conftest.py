@@ -14,6 +14,15 @@ settings.register_profile("repeatable", derandomize=True, deadline=None)
 settings.load_profile("repeatable")
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Two processes share the files: one starts Ray, once, for all that need it, and begins with it, as it is long."""
+    items.sort(key=lambda item: "cluster" not in item.path.parts)  # stable
+    for item in items:
+        group = "cluster" if "cluster" in item.path.parts else str(item.path)
+        item.add_marker(pytest.mark.xdist_group(group))
+
+
 @pytest.fixture
 def bad_corpus(tmp_path: Path) -> BadCorpus:
     """A folder and a COCO json with every kind of bad input, and what must become of each."""
