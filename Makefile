@@ -8,7 +8,7 @@ SYSTEM := $(VENV)/.system
 APT    := munge slurmctld slurmd slurm-client shellcheck chromium
 
 # Two files at a time, each on one core: small tensors gain nothing from threads.
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadgroup --no-loadscope-reorder
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --no-loadscope-reorder
 
 .PHONY: demo test check fast clean
 
