@@ -25,7 +25,7 @@ from ...refine import refine_maps
 from ..contract import Admit, PixelBatch, Prior
 from .draw import Sets, prior_sets, runs_of_sets
 from .regions import propose_regions
-from .score import suppress_regions
+from .score import overlaps, suppress_regions
 from .superpixels import Leaves, find_leaves
 
 _AT_ONCE = 8  # masks refined together: bounds memory
@@ -121,12 +121,13 @@ def find_masks(
     merge = config.merge
     leaves = find_leaves(image.pixels, merge.side)
     found = propose_regions(leaves, maps_Dhw, merge)
-    inside_KN, score_K, before = found.inside, found.score, 0
+    inside_KN, score_K, iou_KK, before = found.inside, found.score, found.iou, 0
     if merge.fill is not None and prior is not None and len(prior):
         before = len(prior)
         inside_KN = np.concatenate([prior_sets(prior, leaves.labels, image.height, image.width), inside_KN])
         score_K = np.concatenate([prior.score, score_K * np.float32(merge.fill)])
-    kept = suppress_regions(inside_KN, score_K, leaves.sizes, merge.iou_threshold, merge.max_masks)
+        iou_KK = overlaps(inside_KN, leaves.sizes)
+    kept = suppress_regions(iou_KK, score_K, merge.iou_threshold, merge.max_masks)
     own = kept[kept >= before]
     drawn = _draw(inside_KN[own], leaves, image, config)
     counts = dict(zip(own[drawn.kept].tolist(), zip(drawn.counts, drawn.bbox, drawn.area, strict=True), strict=True))
@@ -144,7 +145,7 @@ def find_masks(
         score=score_K[kept],
         vectors={} if before or not merge.vectors else {"seed": _unit(found.features[kept])},
         source="merge",
-        extra={"hierarchy": np.concatenate([np.full(before, -1), found.hierarchy])[kept].astype(np.int8)},
+        extra={"hierarchy": np.concatenate([np.full(before, -1), found.tree])[kept].astype(np.int8)},
     )
 
 
