@@ -2,7 +2,8 @@
 
 The traps (each has a test): a detection on a category that the ground truth lacks is dropped; a ground-truth
 annotation with id 0 counts as never matched; detections that carry boxes get the boxes' areas, which moves
-masks between the small, medium and large bins; masks of another size than the ground truth's match nothing.
+masks between the small, medium and large bins; masks of another size than the ground truth's match nothing;
+for another number of detections than 100, AP is -1.
 """
 
 import contextlib
@@ -21,9 +22,11 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from ..schemas.errors import UserError
+from .federated import answerable, by_frequency, excuse, is_federated, mean_known
 
 IouType = Literal["segm", "bbox"]
 METRICS = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
+MOST = 100  # detections of an image that count
 
 
 def evaluate_coco(
@@ -34,13 +37,17 @@ def evaluate_coco(
     class_agnostic: bool = True,
     image_ids: Collection[int] | None = None,
     category_ids: Collection[int] | None = None,
+    most: int = MOST,
 ) -> dict[str, Any]:
-    """COCO AP and AR in per cent, at IoU 0.50:0.95 and at most 1, 10 and 100 detections per image.
+    """COCO AP and AR in per cent, at IoU 0.50:0.95 and at most 1, 10 and `most` detections per image.
 
     `gt` is a COCO annotation file. Detections are COCO results: `image_id`, `score`, and `segmentation` (RLE)
     or `bbox` (XYWH); with a mask, the box is the mask's tight box. Class-agnostic evaluation ignores categories
     on both sides; otherwise `category_id` is needed. All images of the ground truth count, those without
     detections too, or only `image_ids`; with categories, all of them or only `category_ids`.
+
+    Of LVIS's files (`federated`) detections count, with categories, only where the file tells; and there are "APr",
+    "APc" and "APf" of rare, common and frequent categories. LVIS takes 300 as `most`.
 
     Returns {"segm": {metric: value or None where undefined}, "bbox": {...}, "images": number evaluated,
     "ignored_images": number of images with detections that the ground truth lacks}.
@@ -75,6 +82,12 @@ def evaluate_coco(
             "unrotated (decode.exif = ignore)."
         )
 
+    if most <= 10:
+        raise UserError(f"At most {most} detections an image leave no AR at 10: take more than 10.")
+    federated = not class_agnostic and is_federated(truth)
+    if federated:
+        usable = answerable(usable, truth)
+
     wanted = categories if category_ids is None else sorted(category_ids)
     if category_ids is not None and (class_agnostic or not wanted or not set(wanted) <= set(categories)):
         # pycocotools averages over whatever is asked for, and ignores the question without categories
@@ -87,9 +100,11 @@ def evaluate_coco(
             _result(i, d, iou_type, categories[0] if class_agnostic else d["category_id"])
             for i, d in enumerate(usable, start=1)
         ]
-        report[iou_type] = _summary(
-            coco_gt, _coco({**truth, "annotations": results}), iou_type, class_agnostic, sorted(chosen), wanted
-        )
+        evaluation = COCOeval(coco_gt, _coco({**truth, "annotations": results}), iou_type)
+        evaluation.params.useCats = 0 if class_agnostic else 1
+        evaluation.params.imgIds, evaluation.params.catIds = sorted(chosen), wanted
+        evaluation.params.maxDets = [1, 10, most]
+        report[iou_type] = _summary(evaluation, truth if federated else None)
     return {**report, "images": len(chosen), "ignored_images": len(found - known)}
 
 
@@ -255,21 +270,16 @@ def _coco(content: dict[str, Any]) -> COCO:
     return coco
 
 
-def _summary(
-    truth: COCO,
-    results: COCO,
-    iou_type: IouType,
-    class_agnostic: bool,
-    image_ids: list[int],
-    category_ids: list[int],
-) -> dict[str, float | None]:
-    evaluation = COCOeval(truth, results, iou_type)
-    evaluation.params.useCats = 0 if class_agnostic else 1
-    evaluation.params.imgIds = image_ids
-    evaluation.params.catIds = category_ids
+def _summary(evaluation: COCOeval, federated: Mapping[str, Any] | None) -> dict[str, float | None]:
     with contextlib.redirect_stdout(io.StringIO()):
         evaluation.evaluate()
+        if federated is not None:
+            excuse(evaluation, federated)
         evaluation.accumulate()
         evaluation.summarize()
-    stats = np.asarray(evaluation.stats, np.float64)
-    return {name: None if value < 0 else 100 * float(value) for name, value in zip(METRICS, stats, strict=True)}
+    names = [name.replace("100", str(evaluation.params.maxDets[-1])) for name in METRICS]
+    stats = dict(zip(names, np.asarray(evaluation.stats, np.float64).tolist(), strict=True))
+    stats["AP"] = mean_known(evaluation.eval["precision"][:, :, :, 0, -1])
+    if federated is not None:
+        stats |= by_frequency(evaluation, federated)
+    return {name: None if value < 0 else 100 * value for name, value in stats.items()}
