@@ -71,6 +71,15 @@ NoFollowLinks = Annotated[
         help="Set files aside that links in a folder lead to elsewhere: for folders that strangers can write to.",
     ),
 ]
+Port = Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")]
+Host = Annotated[
+    str,
+    typer.Option(help="Who may connect: this machine alone, or with 0.0.0.0 all who reach it. There is no password."),
+]
+AllowHost = Annotated[
+    list[str] | None,
+    typer.Option(help="A further name that this machine is reached by, such as that of a proxy; may be repeated."),
+]
 DatasetUrl = Annotated[str, typer.Argument(metavar="DATASET", help="Folder or bucket URL of a data set.")]
 
 
@@ -118,6 +127,11 @@ def with_weights(overrides: list[str] | None, weights: str | None) -> list[str]:
 def plain_console(*, stderr: bool = False) -> Console:
     """A console that prints what it is given: no wrapping, no colours by pattern, no markup in file names."""
     return Console(stderr=stderr, soft_wrap=True, highlight=False, markup=False, emoji=False)
+
+
+def tell_address(url: str) -> None:
+    """Where a local page is."""
+    plain_console(stderr=True).print(f"open {url} (Ctrl-C ends it)")
 
 
 ShortSide = Annotated[

@@ -17,7 +17,7 @@ import torch
 
 from corpus import encode, scene
 from saliency_prompt.pipeline.explore import explorer as module
-from saliency_prompt.pipeline.explore.doors import MOST_REQUESTS, Doors
+from saliency_prompt.pipeline.local_page.doors import MOST_REQUESTS, Doors
 from saliency_prompt.pipeline.explore.explorer import Explorer
 from saliency_prompt.pipeline.explore.server import make_app
 from saliency_prompt.pipeline.plan import resolve_config
