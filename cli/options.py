@@ -1,6 +1,8 @@
 """Options and output that several commands share."""
 
+from collections.abc import Collection
 from contextlib import AbstractContextManager, nullcontext
+from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -9,6 +11,15 @@ from rich.console import Console
 if TYPE_CHECKING:
     from ..pipeline.generate import Executor
     from ..schemas.labels.base import LabelConfig
+    from ..store.reviewed import Reviewed
+
+
+class Kept(StrEnum):
+    """What readers take of a data set that was looked through."""
+
+    NOT_REJECTED = "not-rejected"
+    ACCEPTED = "accepted"
+
 
 Preset = Annotated[
     str, typer.Option(help="Named configuration: saliency-prompt, freesolo, paper-literal or uplvp.", show_default=True)
@@ -71,6 +82,16 @@ NoFollowLinks = Annotated[
         help="Set files aside that links in a folder lead to elsewhere: for folders that strangers can write to.",
     ),
 ]
+Keep = Annotated[
+    Kept | None,
+    typer.Option(
+        "--reviewed",
+        help="Heed the verdicts of `review`: leave out what was rejected, or take what was accepted alone.",
+    ),
+]
+Verdicts = Annotated[
+    str | None, typer.Option(metavar="FILE", help="File of verdicts; by default DATASET.verdicts.jsonl beside DATASET.")
+]
 Port = Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")]
 Host = Annotated[
     str,
@@ -122,6 +143,16 @@ def label_config(
 def with_weights(overrides: list[str] | None, weights: str | None) -> list[str]:
     """The overrides of `--set` with that of `--weights`."""
     return [*(overrides or []), *([f"features.weights={weights!r}"] if weights is not None else [])]
+
+
+def reviewed_by(url: str, keep: Kept | None, verdicts: str | None, tags: Collection[str] = ()) -> "Reviewed | None":
+    """What people let pass of a data set; None if nobody asks. A file or tags alone ask for what was not rejected."""
+    from ..store.dataset import Dataset
+    from ..store.reviewed import Reviewed
+
+    if keep is None and verdicts is None and not tags:
+        return None
+    return Reviewed.open(Dataset.open(url), "not-rejected" if keep is None else keep.value, verdicts, tags)
 
 
 def plain_console(*, stderr: bool = False) -> Console:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 
 from ..schemas.errors import UserError
 from ..schemas.verdicts import Keep
@@ -43,20 +44,33 @@ class Reviewed:
             return False
         return not self.tags or any(self._tagged(one) for one in asked)
 
+    def keeps_rows(self, masks: pa.Table) -> npt.NDArray[np.bool_]:
+        """Which rows of a table of masks, of any images, are taken: [n]."""
+        names = ("image_id", "counts", "height", "width")
+        rows = zip(*(masks[name].to_pylist() for name in names), strict=True)
+        taken: dict[int, bool] = {}
+        kept = []
+        for image_id, counts, height, width in rows:
+            if image_id not in taken:
+                taken[image_id] = self.keeps_image(image_id)
+            kept.append(taken[image_id] and self._keeps_mask(image_id, counts, height, width))
+        return np.array(kept, bool)
+
     def keeps_masks(self, image_id: int, counts_n: Sequence[bytes], height: int, width: int) -> npt.NDArray[np.bool_]:
         """Which masks of an image are taken: [n]. `counts_n` are their compressed RLEs."""
-        said = self.verdicts.of_image(image_id)
         if not self.keeps_image(image_id):
             return np.zeros(len(counts_n), bool)
-        image = said.get(IMAGE, NOTHING)
-        masks = (said.get(mask_key(one, height, width), NOTHING) if said else NOTHING for one in counts_n)
-        return np.array([self._keeps(mask, image) for mask in masks], bool)
+        return np.array([self._keeps_mask(image_id, one, height, width) for one in counts_n], bool)
 
     def describe(self) -> dict[str, object]:
         """What a data set made by this choice says of it."""
         return {"keep": self.keep, "tags": sorted(self.tags), "verdicts_sha256": self.verdicts.digest()}
 
-    def _keeps(self, mask: Opinion, image: Opinion) -> bool:
+    def _keeps_mask(self, image_id: int, counts: bytes, height: int, width: int) -> bool:
+        """Of an image that is taken."""
+        said = self.verdicts.of_image(image_id)
+        image = said.get(IMAGE, NOTHING)
+        mask = said.get(mask_key(counts, height, width), NOTHING) if said else NOTHING
         if mask.verdict == "reject":
             return False
         if self.keep == "accepted" and "accept" not in (mask.verdict, image.verdict):

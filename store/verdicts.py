@@ -83,7 +83,7 @@ class VerdictFile:
         """Raises UserError if the file is of another format or cannot be read; it need not exist."""
         self.path = path
         self._root_hash = root_hash
-        self._offset = 0
+        self._inode, self._offset = -1, 0
         self._said: dict[int, dict[str, Opinion]] = {}
         self.refresh()
 
@@ -93,7 +93,7 @@ class VerdictFile:
             with self.path.open("rb") as file:
                 self._read(file)
         except FileNotFoundError:
-            pass
+            self._forget()
         except OSError as error:
             raise explain(error, str(self.path)) from error
 
@@ -142,12 +142,15 @@ class VerdictFile:
         try:
             with self.path.open("a+b", buffering=0) as file:
                 fcntl.flock(file, fcntl.LOCK_EX)  # until it is closed
-                yield file  # type: ignore[misc]
+                yield file
         except OSError as error:
             raise explain(error, str(self.path)) from error
 
     def _append(self, file: BinaryIO, line: bytes) -> None:
         end = file.seek(0, os.SEEK_END)
+        if end and not self._offset:
+            self._refuse_other(file)
+            end = file.truncate(0)  # a first line that a crash cut off
         if end == 0:
             head = Head(verdicts_format=VERDICTS_FORMAT, created_by=__version__, root_hash=self._root_hash)
             line = head.model_dump_json().encode() + b"\n" + line
@@ -162,6 +165,9 @@ class VerdictFile:
 
     def _read(self, file: BinaryIO) -> None:
         """Take in the whole lines from where the last reading ended."""
+        about = os.fstat(file.fileno())
+        if about.st_ino != self._inode or about.st_size < self._offset:  # another file lies there now
+            self._forget(about.st_ino)
         file.seek(self._offset)
         data = file.read()
         whole = data.rpartition(b"\n")[0]
@@ -184,11 +190,24 @@ class VerdictFile:
         if damaged:
             log.warning("%s: %d lines are damaged and were skipped", self.path, damaged)
 
+    def _refuse_other(self, file: BinaryIO) -> None:
+        file.seek(0)
+        beginning = b'{"verdicts_format"'
+        if not beginning.startswith(file.read(len(beginning))):
+            raise self._no_verdicts()
+
+    def _no_verdicts(self) -> UserError:
+        return UserError(f"{self.path} is no file of verdicts: name another by --verdicts.")
+
+    def _forget(self, inode: int = -1) -> None:
+        self._inode, self._offset = inode, 0
+        self._said = {}
+
     def _check_head(self, text: bytes) -> None:
         try:
             head = Head.model_validate_json(text)
         except ValidationError:
-            raise UserError(f"{self.path} is no file of verdicts: name another by --verdicts.") from None
+            raise self._no_verdicts() from None
         if head.verdicts_format != VERDICTS_FORMAT:
             raise UserError(
                 f"{self.path} has format {head.verdicts_format}, this program reads {VERDICTS_FORMAT}: use the version "

@@ -99,7 +99,7 @@ def serve(
     started: Callable[[str], None],
     allowed: Sequence[str] = (),
 ) -> None:
-    """Serve until a signal ends the process. `allowed` are further host names; raises UserError if the port is taken."""
+    """Serve until a signal ends the process, under the machine's names and those `allowed`. Raises UserError."""
     serve_page(lambda: make_app(explorer, command, hosts_of(host, allowed)), host, port, started)
 
 
