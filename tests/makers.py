@@ -180,3 +180,24 @@ class Photographed(Maker):
         digests = [hashlib.sha256(Path(ref.uri).read_bytes()).hexdigest() for ref in refs]
         made = super().records(refs, **options)
         return [replace(record, sha256=digest) for record, digest in zip(made, digests, strict=True)]
+
+
+def stored(dataset: Dataset) -> dict[str, list[Any]]:
+    """The masks of each image by its file name, as arrays, best first; without those that were set aside."""
+    found = {}
+    for commit in dataset.commits():
+        tables = dataset.read_shard(commit)
+        for row in tables.images.to_pylist():
+            masks = tables.masks.slice(row["first_mask"], row["n_masks"])
+            sizes = zip(
+                masks["counts"].to_pylist(), masks["height"].to_pylist(), masks["width"].to_pylist(), strict=True
+            )
+            arrays = [coco_mask.decode({"size": [h, w], "counts": c}) for c, h, w in sizes]
+            if row["status"] != "quarantined":
+                found[row["file_name"]] = arrays
+    return found
+
+
+def iou(a: Any, b: Any) -> float:
+    """Of two masks as arrays."""
+    return float((a & b).sum() / max(1, (a | b).sum()))
