@@ -49,8 +49,8 @@ def evaluate_coco(
     Of LVIS's files (`federated`) detections count, with categories, only where the file tells; and there are "APr",
     "APc" and "APf" of rare, common and frequent categories. LVIS takes 300 as `most`.
 
-    Returns {"segm": {metric: value or None where undefined}, "bbox": {...}, "images": number evaluated,
-    "ignored_images": number of images with detections that the ground truth lacks}.
+    Returns {"segm": {metric: value or None where undefined}, "bbox": {...}, "images": number evaluated, "objects":
+    number in them that may be found, "ignored_images": number of images with detections that the ground truth lacks}.
     """
     truth = _read_ground_truth(gt)
     known = {image["id"] for image in truth["images"]}
@@ -105,7 +105,11 @@ def evaluate_coco(
         evaluation.params.imgIds, evaluation.params.catIds = sorted(chosen), wanted
         evaluation.params.maxDets = [1, 10, most]
         report[iou_type] = _summary(evaluation, truth if federated else None)
-    return {**report, "images": len(chosen), "ignored_images": len(found - known)}
+    objects = sum(
+        one["image_id"] in chosen and not one.get("iscrowd") and (class_agnostic or one["category_id"] in wanted)
+        for one in truth["annotations"]
+    )
+    return {**report, "images": len(chosen), "objects": objects, "ignored_images": len(found - known)}
 
 
 def detections_from_dataset(
@@ -137,13 +141,19 @@ def detections_from_dataset(
 
 
 def match_image_ids(images: Iterable[pa.Table], gt: Path) -> dict[int, int]:
-    """Image ids of a data set (`schemas.records.IMAGES_SCHEMA`) -> those of a COCO file, matched by file name.
-
-    Equal relative paths match first, then equal base names. Images without a partner are left out.
-    """
+    """Image ids of a data set (`schemas.records.IMAGES_SCHEMA`) -> those of a COCO file, as `match_names`."""
     names: dict[int, str] = {}
     for table in images:
         names.update(zip(table.column("image_id").to_pylist(), table.column("file_name").to_pylist(), strict=True))
+    return match_names(names, gt, "the data set")
+
+
+def match_names(names: Mapping[int, str], gt: Path, whose: str) -> dict[int, int]:
+    """Image ids -> those of a COCO file, matched by file name; `whose` they are is for messages.
+
+    Equal relative paths match first, then equal base names. Images without a partner are left out. Raises UserError if
+    none has one, or if names are ambiguous.
+    """
     truth = {image["file_name"]: image["id"] for image in _read_ground_truth(gt)["images"] if "file_name" in image}
     matched = {image_id: truth[name] for image_id, name in names.items() if name in truth}
 
@@ -155,13 +165,13 @@ def match_image_ids(images: Iterable[pa.Table], gt: Path) -> dict[int, int]:
     if twice := [base for base in offered if wanted[base] and wanted[base] + offered[base] > 2]:
         raise UserError(
             f"{len(twice)} file names, such as {twice[0]!r}, stand for several images: "
-            f"write paths relative to the data set's root into the file_name fields of {gt}."
+            f"write paths relative to the photographs' root into the file_name fields of {gt}."
         )
     by_base = dict(candidates)
     matched.update((image_id, by_base[base]) for base, image_id in waiting if base in by_base)
     if names and not matched:
         raise UserError(
-            f"None of the {len(names)} images of the data set has the file name of one of the {len(truth)} images "
+            f"None of the {len(names)} images of {whose} has the file name of one of the {len(truth)} images "
             f"of {gt}: give the annotation file of the same images."
         )
     return matched
