@@ -59,6 +59,7 @@ class BoxHead(nn.Module):
                 nn.init.xavier_uniform_(parameter)
         # at the spread of the others a stage's first boxes are the last one's, moved and stretched by their own size
         nn.init.normal_(self.deltas.weight, std=DELTA_SPREAD)
+        nn.init.zeros_(self.deltas.bias)
         nn.init.constant_(self.classes.bias, -torch.tensor((1 - PRIOR) / PRIOR).log().item())
 
     def forward(self, pyramid: Pyramid, queries_BNC: Tensor, boxes_BN4: Tensor) -> QueryInstRefined:

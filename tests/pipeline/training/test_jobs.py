@@ -125,6 +125,29 @@ def test_use_of_a_tuned_model(labelled: Any, pretrained: Path, tmp_path: Path) -
     assert (tmp_path / "kernels.png").stat().st_size > 1000
 
 
+def test_it_learns_eight_images_by_heart(labelled: Any, tmp_path: Path) -> None:
+    overrides = [
+        "trainer.max_epochs=200",
+        "trainer.lr=1e-3",
+        "trainer.steps=[0.8]",
+        "trainer.checkpoint_every=1000",
+        "trainer.log_every=50",
+        "data.flip=0",
+        "model.freeze=none",
+        "data.short_side=160",
+        "data.long_side=224",
+    ]
+    both = {"val_images": str(labelled.photos), "val_gt": str(labelled.gt)}
+    fine("random", labelled, tmp_path / "run", *overrides, indices=tuple(range(8)), **both)
+    truth = json.loads(labelled.gt.read_text())
+    seen = {image["id"] for image in truth["images"][:8]}
+    truth["images"] = [image for image in truth["images"] if image["id"] in seen]
+    truth["annotations"] = [one for one in truth["annotations"] if one["image_id"] in seen]
+    (tmp_path / "seen.json").write_text(json.dumps(truth))
+    scores = evaluate_run(tmp_path / "run", str(labelled.photos), str(tmp_path / "seen.json"), CPU)
+    assert scores.numbers["AP"] > 90
+
+
 def test_mistakes_are_told(labelled: Any, pretrained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(UserError, match="add --resume"):
         pre(labelled, pretrained)

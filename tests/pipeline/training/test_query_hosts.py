@@ -1,4 +1,4 @@
-"""QueryInst and Mask2Former are resumed exactly, as K-Net in test_jobs.py; every host learns a few images by heart."""
+"""QueryInst and Mask2Former are resumed exactly, as K-Net in test_jobs.py; and learn a few images by heart."""
 
 import json
 from pathlib import Path
@@ -89,14 +89,18 @@ def remembering(job: TrainingJob, place: Place) -> Prepared:
 
 
 @pytest.mark.parametrize(
-    ("host", "steps", "lr"), [("knet", 150, 2e-3), ("queryinst", 120, 2e-3), ("mask2former", 80, 1e-3)]
+    ("host", "steps", "lr", "size"),
+    [
+        ("queryinst", 120, 2e-3, ["model.channels=32", "model.hidden=64", "model.stages=2"]),
+        ("mask2former", 80, 1e-3, ["model.stages=3"]),
+    ],
 )
 def test_it_learns_eight_images_by_heart(
-    host: str, steps: int, lr: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    host: str, steps: int, lr: float, size: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(RECIPES, "supervised", remembering)
     gt = write_scenes(tmp_path / "photos", 8)
-    settings = [*HEART, f"trainer.max_epochs={steps}", f"trainer.lr={lr}"]  # a step is an epoch
+    settings = [*HEART, *size, f"trainer.max_epochs={steps}", f"trainer.lr={lr}"]  # a step is an epoch
     weights = "densecl-r18-mini"
     train(tmp_path / "run", settings, model=host, images=tmp_path / "photos", gt=gt, weights=weights)
     scores = evaluate_run(tmp_path / "run", str(tmp_path / "photos"), str(gt), CPU)
