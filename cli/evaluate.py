@@ -121,6 +121,9 @@ def evaluate(
         lost = counted["ignored_images"]
         beside = f"; {lost:,} other images are not in it" if lost else ""
         typer.echo(f"{counted['images']:,} images with {counted['objects']:,} objects of {gt}{beside}")
+    for name, trouble in unusable.items():
+        typer.echo(f"{name} was left out: {trouble}", err=True)
+    raise typer.Exit(exits.SET_ASIDE if unusable else exits.DONE)
 
 
 def _print_rows(rows: Mapping[str, Mapping[str, float | int | None]]) -> None:
@@ -131,9 +134,6 @@ def _print_rows(rows: Mapping[str, Mapping[str, float | int | None]]) -> None:
     for name, row in rows.items():
         table.add_row(name, *(_shown(value) for value in row.values()))
     Console(width=None if Console().is_terminal else 140).print(table)
-    for name, trouble in unusable.items():
-        typer.echo(f"{name} was left out: {trouble}", err=True)
-    raise typer.Exit(exits.SET_ASIDE if unusable else exits.DONE)
 
 
 def _shown(value: float | int | None) -> str:
