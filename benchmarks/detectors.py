@@ -5,8 +5,9 @@
 Jobs and forward passes of all runs alternate, on the same images, in the same batches, in the same arithmetic and with
 the same memory settings; ratios are those of medians. The network is backbone, pyramid and head (of SOLO's family); the
 forward is `find` on normalised images, with masks and NMS. The job is all of it: planning, reading, decoding, `find`,
-pasting and encoding masks, hashing, writing, committing, sealing. Peak memory is the process's, above what it held when
-the part began.
+pasting and encoding masks, hashing, writing, committing, sealing. `cpu_seconds` are the process's, of all its threads:
+on a machine that others use too, the wall says nothing, and with OMP_NUM_THREADS=1 they do. Peak memory is that of the
+process, all runs being loaded.
 """
 
 from saliency_prompt.pipeline.process import tune_allocator
@@ -42,6 +43,7 @@ from saliency_prompt.stages.pixels import PixelInput, stack_pixels
 from saliency_prompt.stages.producers.detector import LoadedDetectorProducer
 
 Result = TypeVar("Result")
+PARTS = ("network", "forward", "job")
 Batch = tuple[torch.Tensor, list[Size]]
 
 
@@ -100,16 +102,11 @@ def time_network(
 
 
 def peak_megabytes(function: Callable[..., Result], *arguments: Any) -> tuple[Result, float]:
-    """A call, and how much more memory the process held during it than before (Linux)."""
+    """A call, and the most memory that the process held during it (Linux)."""
     Path("/proc/self/clear_refs").write_text("5")
-    before = _status("VmRSS")
     result = function(*arguments)
-    return result, (_status("VmHWM") - before) / 1024
-
-
-def _status(field: str) -> float:
     lines = Path("/proc/self/status").read_text().splitlines()
-    return float(next(line for line in lines if line.startswith(field)).split()[1])
+    return result, float(next(line for line in lines if line.startswith("VmHWM")).split()[1]) / 1024
 
 
 def alone(threads: int, function: Callable[..., Result], *arguments: Any) -> Result:
@@ -154,12 +151,11 @@ class Contestant:
         admitted = [one for _, one in read if isinstance(one, Admitted)]
         self.paths = [ref.uri for ref, one in read if isinstance(one, Admitted)]
         self.batches = form_batches(admitted, self.config.detect.batch_size)
-        self.network: list[float] = []
-        self.forward: list[float] = []
-        self.job: list[float] = []
+        self.wall: dict[str, list[float]] = {name: [] for name in PARTS}
+        self.cpu: dict[str, list[float]] = {name: [] for name in PARTS}
         self.hashes: set[str] = set()
         self.masks = 0
-        self.peaks: dict[str, float] = {"forward": 0.0, "job": 0.0}
+        self.peaks: dict[str, float] = dict.fromkeys(PARTS, 0.0)
 
     def warm_up(self, threads: int) -> None:
         """Once everything, on few images."""
@@ -170,22 +166,31 @@ class Contestant:
     def take_turn(self, threads: int) -> None:
         """Measure once."""
         arguments = (self.loaded, self.config, self.batches, self.device)
-        if (seconds := alone(threads, time_network, *arguments)) is not None:
-            self.network.append(seconds)
-        (seconds, _), peak = peak_megabytes(alone, threads, time_forward, *arguments)
-        self.forward.append(seconds)
-        self.peaks["forward"] = max(self.peaks["forward"], peak)
-        found, peak = peak_megabytes(time_job, self.paths, self.config, self.loaded, self.device)
-        seconds, root_hash, self.masks = found
-        self.job.append(seconds)
-        self.hashes.add(root_hash)
-        self.peaks["job"] = max(self.peaks["job"], peak)
+        if (network := self._measured("network", alone, threads, time_network, *arguments)) is not None:
+            self.wall["network"].append(network)
+        self.wall["forward"].append(self._measured("forward", alone, threads, time_forward, *arguments)[0])
+        found = self._measured("job", time_job, self.paths, self.config, self.loaded, self.device)
+        self.wall["job"].append(found[0])
+        self.hashes.add(found[1])
+        self.masks = found[2]
+
+    def _measured(self, part: str, function: Callable[..., Result], *arguments: Any) -> Result:
+        start = time.process_time()
+        result, peak = peak_megabytes(function, *arguments)
+        self.cpu[part].append(time.process_time() - start)
+        self.peaks[part] = max(self.peaks[part], peak)
+        return result
 
     def report(self) -> dict[str, Any]:
         """What was measured."""
         module, count = self.loaded.trained.module, len(self.paths)
-        job, forward = statistics.median(self.job), statistics.median(self.forward)
-        network = statistics.median(self.network) if self.network else None
+        known = [name for name in PARTS if self.wall[name]]
+        ratios = {
+            f"{kind}_{one}_over_{other}": round(statistics.median(times[one]) / statistics.median(times[other]), 3)
+            for kind, times in (("cpu", self.cpu), ("wall", self.wall))
+            for other, one in (("network", "forward"), ("network", "job"), ("forward", "job"))
+            if other in known
+        }
         return {
             "model": type(module).__name__,
             "backbone": type(module.backbone).__name__,
@@ -196,14 +201,11 @@ class Contestant:
             "precision": self.config.detect.precision,
             "batch_size": self.config.detect.batch_size,
             "short_side": self.config.decode.short_side,
-            "job_over_forward": job / forward,
-            "forward_over_network": None if network is None else forward / network,
-            "job_over_network": None if network is None else job / network,
-            "job_images_per_second": count / job,
-            "job_seconds": self.job,
-            "forward_seconds": self.forward,
-            "network_seconds": self.network,
-            "peak_megabytes": {name: round(value) for name, value in self.peaks.items()},
+            **ratios,
+            "job_images_per_second": count / statistics.median(self.wall["job"]),
+            "seconds": {name: self.wall[name] for name in known},
+            "cpu_seconds": {name: self.cpu[name] for name in known},
+            "peak_megabytes": {name: round(self.peaks[name]) for name in known},
             "same_bytes_every_round": len(self.hashes) == 1,
         }
 
