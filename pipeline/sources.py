@@ -15,11 +15,11 @@ from typing import Protocol
 
 from ..schemas.errors import UserError
 from ..schemas.records import ImageRef
-from ..stages.names import name_on_disk, stored_name
+from ..stages.names import IMAGE_SUFFIXES, name_on_disk, stored_name
 from ..stages.read import is_url, open_bucket, split_url
 from .lists import CocoImages, TextFile
 from .naming import Exif, NameIds
-from .walk import IMAGE_SUFFIXES, Files, no_image, starts_like_image, suffix, tell_ignored
+from .walk import Files, no_image, starts_like_image, suffix, tell_ignored
 
 _BUCKET_SCHEMES = ("s3", "s3a", "gs", "az", "azure", "adl", "abfs", "abfss")
 

@@ -10,12 +10,10 @@ from pathlib import Path
 from ..schemas.errors import UserError
 from ..schemas.records import ImageRef
 from ..stages.header import image_format
-from ..stages.names import stored_name
+from ..stages.names import IMAGE_SUFFIXES, stored_name
 from .naming import Exif, NameIds, stays_inside
 
 log = logging.getLogger(__name__)
-
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
 
 Pattern = tuple[str, ...]  # of a glob: one entry per folder level, ** for any number of them
 

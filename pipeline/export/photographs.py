@@ -7,12 +7,11 @@ from pathlib import Path, PurePosixPath
 from typing import Literal
 
 from ...schemas.errors import UserError
+from ...stages.coverage import Coverage
 from ...stages.header import parse_header
-from ...stages.names import name_on_disk
+from ...stages.names import IMAGE_SUFFIXES, name_on_disk
 from ...stages.read import BadImage, is_url, read_image_bytes
 from ...store.dataset import Dataset
-from ..coverage import Coverage
-from ..walk import IMAGE_SUFFIXES
 from .stream import Photo
 
 log = logging.getLogger(__name__)
