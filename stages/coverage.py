@@ -1,6 +1,7 @@
 """Whether photographs lie where a data set says that it has them from: a plan may name any address."""
 
 import hashlib
+import re
 from collections.abc import Sequence
 from pathlib import Path, PurePath, PurePosixPath
 
@@ -11,6 +12,7 @@ from ..schemas.records import ImageRef
 from .names import IMAGE_SUFFIXES, name_on_disk, stored_name
 from .read import is_url
 
+_EVERY = re.compile(r" \(every \d+\)$")  # of the description of frames
 _ROOT = " with images in "  # of the description of a list whose names start at a root
 
 
@@ -22,7 +24,7 @@ class Coverage:
     """
 
     def __init__(self, source: str) -> None:
-        self._source = source
+        self._source = source = _EVERY.sub("", source)
         self._place = source.rpartition(_ROOT)[2] if _ROOT in source else _folder(source)
         self._listed: npt.NDArray[np.int64] | None = None
 
@@ -35,6 +37,11 @@ class Coverage:
             self._listed = _read_list(self._source)
         named = np.isin([_number(ref.uri) for ref in refs], self._listed).tolist()
         return [covered or listed for covered, listed in zip(found, named, strict=True)]
+
+
+def every_nth(description: str, every: int) -> str:
+    """The description of every n-th image of a source."""
+    return description if every == 1 else f"{description} (every {every})"
 
 
 def place_of(entry: str, folder: Path) -> str:
