@@ -9,7 +9,7 @@ import contextlib
 import io
 import json
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
@@ -26,6 +26,26 @@ IouType = Literal["segm", "bbox"]
 METRICS = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
 
 
+@dataclass(frozen=True, slots=True)
+class Judge:
+    """A library with the interface of pycocotools: its classes of annotations and of an evaluation."""
+
+    annotations: Callable[[], Any]
+    evaluation: Callable[[Any, Any, str], Any]
+
+
+PYCOCOTOOLS = Judge(COCO, COCOeval)
+
+
+def fastest_judge() -> Judge:
+    """faster-coco-eval if it is installed, else pycocotools."""
+    try:
+        import faster_coco_eval
+    except ImportError:
+        return PYCOCOTOOLS
+    return Judge(faster_coco_eval.COCO, faster_coco_eval.COCOeval_faster)
+
+
 def evaluate_coco(
     gt: Path,
     detections: Sequence[Mapping[str, Any]],
@@ -34,13 +54,15 @@ def evaluate_coco(
     class_agnostic: bool = True,
     image_ids: Collection[int] | None = None,
     category_ids: Collection[int] | None = None,
+    judge: Judge | None = None,
 ) -> dict[str, Any]:
     """COCO AP and AR in per cent, at IoU 0.50:0.95 and at most 1, 10 and 100 detections per image.
 
     `gt` is a COCO annotation file. Detections are COCO results: `image_id`, `score`, and `segmentation` (RLE)
     or `bbox` (XYWH); with a mask, the box is the mask's tight box. Class-agnostic evaluation ignores categories
     on both sides; otherwise `category_id` is needed. All images of the ground truth count, those without
-    detections too, or only `image_ids`; with categories, all of them or only `category_ids`.
+    detections too, or only `image_ids`; with categories, all of them or only `category_ids`. The judge is
+    faster-coco-eval where it is installed (the same numbers but for rounding), else pycocotools.
 
     Returns {"segm": {metric: value or None where undefined}, "bbox": {...}, "images": number evaluated, "objects":
     number in them that may be found, "ignored_images": number of images with detections that the ground truth lacks}.
@@ -80,15 +102,19 @@ def evaluate_coco(
         # pycocotools averages over whatever is asked for, and ignores the question without categories
         raise UserError(f"Categories to evaluate must be some of {gt}, with class_agnostic off: choose among its ids.")
 
+    judge = judge or fastest_judge()
     report: dict[str, Any] = {}
     for iou_type in iou_types:
-        coco_gt = _coco({**truth, "annotations": _truth_annotations(truth, iou_type, gt)})
+        coco_gt = _coco({**truth, "annotations": _truth_annotations(truth, iou_type, gt)}, judge)
         results = [
             _result(i, d, iou_type, categories[0] if class_agnostic else d["category_id"])
             for i, d in enumerate(usable, start=1)
         ]
         report[iou_type] = _summary(
-            coco_gt, _coco({**truth, "annotations": results}), iou_type, class_agnostic, sorted(chosen), wanted
+            judge.evaluation(coco_gt, _coco({**truth, "annotations": results}, judge), iou_type),
+            class_agnostic,
+            sorted(chosen),
+            wanted,
         )
     objects = sum(
         one["image_id"] in chosen and not one.get("iscrowd") and (class_agnostic or one["category_id"] in wanted)
@@ -257,8 +283,8 @@ def _result(number: int, detection: Mapping[str, Any], iou_type: IouType, catego
     return {**result, "bbox": bbox, "area": bbox[2] * bbox[3]}
 
 
-def _coco(content: dict[str, Any]) -> COCO:
-    coco = COCO()
+def _coco(content: dict[str, Any], judge: Judge = PYCOCOTOOLS) -> Any:
+    coco = judge.annotations()
     coco.dataset = content
     with contextlib.redirect_stdout(io.StringIO()):
         coco.createIndex()
@@ -266,14 +292,8 @@ def _coco(content: dict[str, Any]) -> COCO:
 
 
 def _summary(
-    truth: COCO,
-    results: COCO,
-    iou_type: IouType,
-    class_agnostic: bool,
-    image_ids: list[int],
-    category_ids: list[int],
+    evaluation: Any, class_agnostic: bool, image_ids: list[int], category_ids: list[int]
 ) -> dict[str, float | None]:
-    evaluation = COCOeval(truth, results, iou_type)
     evaluation.params.useCats = 0 if class_agnostic else 1
     evaluation.params.imgIds = image_ids
     evaluation.params.catIds = category_ids
