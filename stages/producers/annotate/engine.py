@@ -69,7 +69,7 @@ class AnnotateProducer:
 
     def forward(self, batch: PixelBatch) -> Annotated:
         """See `contract.Producer`."""
-        refs = batch.refs or [None] * len(batch.images)
+        refs = batch.refs or [ImageRef(0, "", "")] * len(batch.images)
         photographs = [
             Photograph(image.pixels, image, ref, prior)
             for image, ref, prior in zip(batch.images, refs, batch.priors, strict=True)
