@@ -68,7 +68,7 @@ class OnnxSegmenter:
         found: Floats = self._session.run(None, {self._input: np.ascontiguousarray(inputs)})[0]
         maps: Floats = (found[:, 0] if found.ndim == 4 else found).astype(np.float32)
         if maps.min() < 0 or maps.max() > 1:  # logits
-            maps = np.float32(1) / (1 + np.exp(-maps))
+            maps = (1 / (1 + np.exp(-maps))).astype(np.float32)
         return maps
 
     def _open(self, providers: list[str]) -> Any:
