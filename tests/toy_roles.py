@@ -11,7 +11,7 @@ from saliency_prompt.stages.producers.annotate.roles import Boxes
 
 
 class Toy:
-    """Every role of the branch `tags`."""
+    """Every role but the referrer."""
 
     name, sha256 = "toy", hashlib.sha256(b"toy 1").hexdigest()
     vocabulary = ("dark", "bright")
@@ -34,14 +34,21 @@ class Toy:
             one[box[1] : box[3], box[0] : box[2]] = part > part.mean()
         return shares, np.full(len(boxes_n4), 0.8, np.float32)
 
+    def captions(self, images: Any) -> list[str]:
+        return [f"something of brightness {image.mean():.0f}" for image in images]
+
     def match(self, images: Any, _: Any) -> Any:
         return np.array([image.mean() / 256 for image in images], np.float32)
 
 
+def load_toys(*_: Any) -> LoadedAnnotator:
+    """In place of the loader of `annotate`."""
+    toy = Toy()
+    return LoadedAnnotator(Chain(tagger=toy, box_detector=toy, mask_segmenter=toy, captioner=toy, matcher=toy))
+
+
 def install() -> None:
-    """Have `annotate --branch tags` ask toys, in this process."""
+    """Have `annotate` ask toys, in this process."""
     from saliency_prompt.stages.producers.registry import LOADERS
 
-    toy = Toy()
-    chain = Chain(tagger=toy, box_detector=toy, mask_segmenter=toy, matcher=toy)
-    LOADERS["annotate"] = lambda *_: LoadedAnnotator(chain)
+    LOADERS["annotate"] = load_toys
