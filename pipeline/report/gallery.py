@@ -47,6 +47,15 @@ def write_photographs(samples: list[Sampled], source: str, decode: DecodeConfig,
 
 
 def _write_photograph(sampled: Sampled, decode: DecodeConfig, path: Path, side: int) -> str:
+    found = jpeg_of(sampled, decode, side)
+    if isinstance(found, str):
+        return found
+    path.write_bytes(found)
+    return ""
+
+
+def jpeg_of(sampled: Sampled, decode: DecodeConfig, side: int) -> bytes | str:
+    """A JPEG of a photograph at most `side` pixels long; a sentence if it cannot be had."""
     row = sampled.row
     if row["status"] == "quarantined":
         return f"{row['reason']}: {row['error'] or ''}"
@@ -61,8 +70,9 @@ def _write_photograph(sampled: Sampled, decode: DecodeConfig, path: Path, side: 
     if image.sha256 != row["sha256"]:
         return "the photograph was changed since"
     pixels = cv2.cvtColor(image.pixels, cv2.COLOR_RGB2BGR)
-    cv2.imwrite(str(path), pixels, [cv2.IMWRITE_JPEG_QUALITY, QUALITY])
-    return ""
+    done, data = cv2.imencode(".jpg", pixels, [cv2.IMWRITE_JPEG_QUALITY, QUALITY])
+    assert done
+    return data.tobytes()
 
 
 def outline(counts: bytes, height: int, width: int) -> str:

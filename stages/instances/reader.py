@@ -16,7 +16,9 @@ from torch.utils.data import IterableDataset, get_worker_info
 from ...schemas.errors import UserError
 from ...schemas.manifest import ShardCommit
 from ...schemas.records import ImageRef
+from ...schemas.verdicts import Keep
 from ...store.dataset import Dataset, ShardTables
+from ...store.reviewed import Reviewed
 from ..read import is_url
 from .samples import Sample, after_transforms, decode_masks, load_pixels, make_sample
 
@@ -35,6 +37,8 @@ class PseudoLabelDataset(TorchDataset[Sample]):
     transforms: torchvision v2 transforms of (image, target). size: (short side, long side) to decode at, at most.
     keep_ratio false: photographs are stretched to `size` as (height, width).
     min_score, min_area (share of the image), max_masks: which masks; min_masks, max_images: which images.
+    reviewed: heed the verdicts of `review`: True leaves out what was rejected, "accepted" takes that alone;
+    verdicts: their file, by default the one beside the data set.
     vectors: names of stored vectors to give. check: compare each photograph's sha256, which decoding computes anyway,
     with that of the one that was labelled. check_shards: compare the sha256 of each file of the data set when a process
     reads it for the first time. verify: hash all of them, and look at every row, first.
@@ -54,6 +58,8 @@ class PseudoLabelDataset(TorchDataset[Sample]):
         keep_ratio: bool = True,
         min_score: float = 0.0,
         min_area: float = 0.0,
+        reviewed: bool | Literal["accepted"] = False,
+        verdicts: str | None = None,
         min_masks: int = 1,
         max_masks: int | None = None,
         max_images: int | None = None,
@@ -81,6 +87,8 @@ class PseudoLabelDataset(TorchDataset[Sample]):
         self._images, self._size, self._vectors = images, size, vectors
         self._keep_ratio = keep_ratio
         self._min_score, self._min_area, self._max_masks = min_score, min_area, max_masks
+        keep: Keep = "accepted" if reviewed == "accepted" else "not-rejected"
+        self._reviewed = Reviewed.open(self.source, keep, verdicts) if reviewed or verdicts else None
         self._check, self._max_pixels = check, max_pixels
         self._exif = _exif(self.source.card.config)
         self._commits = list(self.source.checked_commits())
@@ -128,7 +136,8 @@ class PseudoLabelDataset(TorchDataset[Sample]):
     def _select(self, min_masks: int) -> npt.NDArray[np.int32]:
         """(commit, row) of every image that passes: [n, 2]."""
         found = []
-        filtered = self._min_score > 0 or self._min_area > 0
+        reviewed = self._reviewed
+        filtered = self._min_score > 0 or self._min_area > 0 or reviewed is not None
         for place, commit in enumerate(self._commits):
             images = self.source.read_images(commit)
             counts = images["n_masks"].to_numpy().astype(np.int64)
@@ -137,6 +146,8 @@ class PseudoLabelDataset(TorchDataset[Sample]):
                 first = images["first_mask"].to_numpy()
                 counts = ends[first + counts] - ends[first]
             usable = np.array([status != "quarantined" for status in images["status"].to_pylist()], bool)
+            if reviewed is not None:
+                usable &= np.array([reviewed.keeps_image(one) for one in images["image_id"].to_pylist()], bool)
             rows = np.flatnonzero(usable & (counts >= min_masks)).astype(np.int32)
             found.append(np.stack([np.full(len(rows), place, np.int32), rows], axis=1))
         return np.concatenate(found) if found else np.empty((0, 2), np.int32)
@@ -146,6 +157,8 @@ class PseudoLabelDataset(TorchDataset[Sample]):
         passes: npt.NDArray[np.bool_] = (masks["score"].to_numpy() >= self._min_score) & (
             masks["area"].to_numpy() >= self._min_area * pixels
         )
+        if self._reviewed is not None:
+            passes &= self._reviewed.keeps_rows(masks)
         return passes
 
     def _ref(self, place: int, row_number: int, row: dict[str, Any]) -> ImageRef:
