@@ -7,7 +7,10 @@ SYSTEM := $(VENV)/.system
 # Debian packages of tests that need real programs; without root these tests are skipped and say so.
 APT    := munge slurmctld slurmd slurm-client shellcheck chromium
 
-.PHONY: demo test check fast clean
+.PHONY: help demo test check fast docs lock clean
+
+help:               ## this list
+	@sed -n 's/^\([a-z]*\):[^#]*## /\1\t/p' Makefile | expand -t 10
 
 $(STAMP): pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -37,5 +40,13 @@ fast: check         ## checks and the fast tests
 test: check $(SYSTEM)  ## everything that runs without a GPU
 	$(BIN)/python -m pytest -m "not gpu"
 
-clean:
+docs: $(STAMP)      ## the documentation's site, in build/site
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
+lock: $(STAMP)      ## constraints.txt anew, of what is installed
+	@sed -n '/^#/p' constraints.txt > constraints.new
+	$(BIN)/python -m pip freeze --exclude-editable >> constraints.new
+	mv constraints.new constraints.txt
+
+clean:              ## removes what these make
 	rm -rf $(VENV) .mypy_link .mypy_cache .pytest_cache .ruff_cache *.egg-info build dist demo
