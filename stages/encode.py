@@ -157,7 +157,8 @@ def _interpolate_columns(cells_KWH: Floats, width: int, share: float) -> Floats:
         left = place.astype(np.int64)
         part = (place - left).astype(np.float32)[:, None]
         right = np.minimum(left + 1, columns - 1)
-        return cells_KWH[:, left] * (1 - part) + cells_KWH[:, right] * part
+        between: Floats = cells_KWH[:, left] * (1 - part) + cells_KWH[:, right] * part
+        return between
     level = np.empty((maps, width, rows), np.float32)
     for cells_WH, out in zip(cells_KWH, level, strict=True):
         cv2.resize(cells_WH, (rows, width), dst=out, interpolation=cv2.INTER_LINEAR)
