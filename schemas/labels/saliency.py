@@ -32,12 +32,18 @@ class FeaturesConfig(Section):
             "resnext50_32x4d",
             "resnext101_32x8d",
             "resnext101_64x4d",
+            "swin_t",
+            "swin_s",
+            "swin_b",
+            "swin_v2_t",
+            "swin_v2_s",
+            "swin_v2_b",
             "lab-color",
         ]
-        | Annotated[str, Field(pattern=r"^timm:[\w.]+$")]
+        | Annotated[str, Field(pattern=r"^(timm:[\w.]+|transformers:\S+)$")]
     ) = Field(
         "auto",
-        description="Backbone, of ours or `timm:NAME`; auto reads it off the weights.",
+        description="Backbone, of ours, `timm:NAME` or `transformers:NAME`; auto reads it off the weights.",
         json_schema_extra=auto("arch"),
     )
     stride_in_1x1: bool = Field(
