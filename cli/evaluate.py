@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 import typer
 
 from ..schemas.errors import UserError
+from . import exits
 from .options import Device, LongSide, ShortSide, Threshold
 from .referring import judge_task
 
@@ -60,6 +61,9 @@ def evaluate(
     oracle_masks: Annotated[
         bool, typer.Option("--oracle-masks", help="Of a run: put the annotated mask in place of each found one.")
     ] = False,
+    max_detections: Annotated[
+        int | None, typer.Option(min=11, max=1000, help="Of a run: instances of an image that count (LVIS: 300).")
+    ] = None,
     device: Device = "auto",
 ) -> None:
     """Compare masks and boxes with ground truth: all categories as one (useCats = 0); of a run by category as well.
@@ -73,11 +77,14 @@ def evaluate(
     results = dataset.endswith(".json") and Path(dataset).is_file()
     from ..pipeline.training.scores import coco_rows
 
+    unusable: dict[str, str] = {}
     if images is not None and not results and (boxes or listed is not None):
         raise UserError("--boxes and --list are for a data set: label the photographs with `generate --model` first.")
     if images is None or results:
-        if (short_side, long_side, threshold) != (None, None, None):
-            raise UserError("Sides and threshold are of a model that is run: give --images, or leave them out.")
+        if (short_side, long_side, threshold, max_detections) != (None,) * 4:
+            raise UserError(
+                "Sides, threshold and --max-detections are of a model that is run: give --images, or leave them out."
+            )
         if classes is not None or oracle_masks:
             raise UserError("--classes and --oracle-masks are for runs: give --images, the photographs, with a RUN.")
         from ..pipeline.evaluate import evaluate_dataset, evaluate_results
@@ -95,7 +102,7 @@ def evaluate(
         from ..pipeline.training.find import Conditions
         from ..stages.device import resolve_device
 
-        conditions = Conditions(short_side, long_side, threshold)
+        conditions = Conditions(short_side, long_side, threshold, max_detections)
         scores = evaluate_run(
             Path(dataset),
             images,
@@ -105,7 +112,7 @@ def evaluate(
             classes=classes,
             oracle_masks=oracle_masks,
         )
-        result, rows = scores.report, scores.rows
+        result, rows, unusable = scores.report, scores.rows, dict(scores.unusable)
     if json_ is not None:
         Path(json_).write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
     _print_rows(rows)
@@ -114,6 +121,9 @@ def evaluate(
         lost = counted["ignored_images"]
         beside = f"; {lost:,} other images are not in it" if lost else ""
         typer.echo(f"{counted['images']:,} images with {counted['objects']:,} objects of {gt}{beside}")
+    for name, trouble in unusable.items():
+        typer.echo(f"{name} was left out: {trouble}", err=True)
+    raise typer.Exit(exits.SET_ASIDE if unusable else exits.DONE)
 
 
 def _print_rows(rows: Mapping[str, Mapping[str, float | int | None]]) -> None:

@@ -2,7 +2,8 @@
 
 The traps (each has a test): a detection on a category that the ground truth lacks is dropped; a ground-truth
 annotation with id 0 counts as never matched; detections that carry boxes get the boxes' areas, which moves
-masks between the small, medium and large bins; masks of another size than the ground truth's match nothing.
+masks between the small, medium and large bins; masks of another size than the ground truth's match nothing;
+for another number of detections than 100, AP is -1.
 """
 
 import contextlib
@@ -21,9 +22,11 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from ..schemas.errors import UserError
+from .federated import answerable, by_frequency, excuse, is_federated, mean_known
 
 IouType = Literal["segm", "bbox"]
 METRICS = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
+MOST = 100  # detections of an image that count
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,15 +57,19 @@ def evaluate_coco(
     class_agnostic: bool = True,
     image_ids: Collection[int] | None = None,
     category_ids: Collection[int] | None = None,
+    most: int = MOST,
     judge: Judge | None = None,
 ) -> dict[str, Any]:
-    """COCO AP and AR in per cent, at IoU 0.50:0.95 and at most 1, 10 and 100 detections per image.
+    """COCO AP and AR in per cent, at IoU 0.50:0.95 and at most 1, 10 and `most` detections per image.
 
     `gt` is a COCO annotation file. Detections are COCO results: `image_id`, `score`, and `segmentation` (RLE)
     or `bbox` (XYWH); with a mask, the box is the mask's tight box. Class-agnostic evaluation ignores categories
     on both sides; otherwise `category_id` is needed. All images of the ground truth count, those without
-    detections too, or only `image_ids`; with categories, all of them or only `category_ids`. The judge is
-    faster-coco-eval where it is installed (the same numbers but for rounding), else pycocotools.
+    detections too, or only `image_ids`; with categories, all of them or only `category_ids`. The judge, unless
+    one is given, is faster-coco-eval where that is installed (equal but for rounding), else pycocotools.
+
+    Of LVIS's files (`federated`) detections count, with categories, only where the file tells; and there are "APr",
+    "APc" and "APf" of rare, common and frequent categories. LVIS takes 300 as `most`.
 
     Returns {"segm": {metric: value or None where undefined}, "bbox": {...}, "images": number evaluated, "objects":
     number in them that may be found, "ignored_images": number of images with detections that the ground truth lacks}.
@@ -97,12 +104,19 @@ def evaluate_coco(
             "unrotated (decode.exif = ignore)."
         )
 
+    if most <= 10:
+        raise UserError(f"At most {most} detections an image leave no AR at 10: take more than 10.")
+    federated = not class_agnostic and is_federated(truth)
+    if federated:
+        usable = answerable(usable, truth)
+
     wanted = categories if category_ids is None else sorted(category_ids)
     if category_ids is not None and (class_agnostic or not wanted or not set(wanted) <= set(categories)):
         # pycocotools averages over whatever is asked for, and ignores the question without categories
         raise UserError(f"Categories to evaluate must be some of {gt}, with class_agnostic off: choose among its ids.")
 
-    judge = judge or fastest_judge()
+    usual = most == MOST and not federated  # the rest is made of what pycocotools leaves between its steps
+    judge = judge or (fastest_judge() if usual else PYCOCOTOOLS)
     report: dict[str, Any] = {}
     for iou_type in iou_types:
         coco_gt = _coco({**truth, "annotations": _truth_annotations(truth, iou_type, gt)}, judge)
@@ -110,12 +124,11 @@ def evaluate_coco(
             _result(i, d, iou_type, categories[0] if class_agnostic else d["category_id"])
             for i, d in enumerate(usable, start=1)
         ]
-        report[iou_type] = _summary(
-            judge.evaluation(coco_gt, _coco({**truth, "annotations": results}, judge), iou_type),
-            class_agnostic,
-            sorted(chosen),
-            wanted,
-        )
+        evaluation = judge.evaluation(coco_gt, _coco({**truth, "annotations": results}, judge), iou_type)
+        evaluation.params.useCats = 0 if class_agnostic else 1
+        evaluation.params.imgIds, evaluation.params.catIds = sorted(chosen), wanted
+        evaluation.params.maxDets = [1, 10, most]
+        report[iou_type] = _summary(evaluation, truth if federated else None)
     objects = sum(
         one["image_id"] in chosen and not one.get("iscrowd") and (class_agnostic or one["category_id"] in wanted)
         for one in truth["annotations"]
@@ -291,15 +304,16 @@ def _coco(content: dict[str, Any], judge: Judge = PYCOCOTOOLS) -> Any:
     return coco
 
 
-def _summary(
-    evaluation: Any, class_agnostic: bool, image_ids: list[int], category_ids: list[int]
-) -> dict[str, float | None]:
-    evaluation.params.useCats = 0 if class_agnostic else 1
-    evaluation.params.imgIds = image_ids
-    evaluation.params.catIds = category_ids
+def _summary(evaluation: Any, federated: Mapping[str, Any] | None) -> dict[str, float | None]:
     with contextlib.redirect_stdout(io.StringIO()):
         evaluation.evaluate()
+        if federated is not None:
+            excuse(evaluation, federated)
         evaluation.accumulate()
         evaluation.summarize()
-    stats = np.asarray(evaluation.stats, np.float64)
-    return {name: None if value < 0 else 100 * float(value) for name, value in zip(METRICS, stats, strict=True)}
+    names = [name.replace("100", str(evaluation.params.maxDets[-1])) for name in METRICS]
+    stats = dict(zip(names, np.asarray(evaluation.stats, np.float64).tolist(), strict=True))
+    stats["AP"] = mean_known(evaluation.eval["precision"][:, :, :, 0, -1])
+    if federated is not None:
+        stats |= by_frequency(evaluation, federated)
+    return {name: None if value < 0 else 100 * value for name, value in stats.items()}

@@ -19,7 +19,17 @@ def tiny(kind: str) -> str:
     torch.manual_seed(0)
     folder = Path(mkdtemp()) / kind
     folder.mkdir()
-    {"clip": _clip, "siglip": _siglip, "sam": _sam, "grounding-dino": _grounding, "blip": _blip}[kind](folder)
+    makers = {
+        "clip": _clip,
+        "siglip": _siglip,
+        "sam": _sam,
+        "sam2": _sam2,
+        "sam3": _sam3,
+        "grounding-dino": _grounding,
+        "blip": _blip,
+        "florence2": _florence2,
+    }
+    makers[kind](folder)
     return str(folder)
 
 
@@ -160,3 +170,96 @@ def _blip(folder: Path) -> None:
     BlipForConditionalGeneration(config).save_pretrained(folder)
     images = BlipImageProcessor(size={"height": 32, "width": 32})
     BlipProcessor(images, _bert_tokenizer(folder)).save_pretrained(folder)
+
+
+def _sam2(folder: Path) -> None:
+    """As published: the folder says that it holds a model and a processor of videos."""
+    from transformers import Sam2Config, Sam2HieraDetConfig, Sam2ImageProcessor, Sam2Model, Sam2Processor
+
+    backbone = Sam2HieraDetConfig(
+        hidden_size=8,
+        num_attention_heads=1,
+        image_size=[64, 64],
+        blocks_per_stage=[1, 1, 2, 1],
+        embed_dim_per_stage=[8, 16, 32, 64],
+        num_attention_heads_per_stage=[1, 2, 4, 8],
+        window_size_per_stage=[4, 4, 4, 2],
+        window_positional_embedding_background_size=[4, 4],
+        global_attention_blocks=[3],
+    )
+    vision = {"backbone_config": backbone, "backbone_channel_list": [64, 32, 16, 8], "fpn_hidden_size": 16}
+    vision |= {"backbone_feature_sizes": [[16, 16], [8, 8], [4, 4]]}
+    config = Sam2Config(vision_config=vision, **_prompts_and_decoder(16))
+    Sam2Model(config).save_pretrained(folder)
+    images = Sam2ImageProcessor(size={"height": 64, "width": 64}, mask_size={"height": 16, "width": 16})
+    Sam2Processor(images).save_pretrained(folder)
+    _as_of_videos(folder, "sam2_video", "Sam2VideoProcessor")
+
+
+def _sam3(folder: Path) -> None:
+    from transformers import Sam3ImageProcessor, Sam3TrackerConfig, Sam3TrackerModel, Sam3TrackerProcessor
+
+    backbone = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    backbone |= {"model_type": "sam3_vit_model", "image_size": 56, "patch_size": 14, "pretrain_image_size": 28}
+    backbone |= {"window_size": 2, "global_attn_indexes": [0]}
+    vision = {"model_type": "sam3_vision_model", "backbone_config": backbone, "fpn_hidden_size": 16}
+    vision |= {"backbone_feature_sizes": [[16, 16], [8, 8], [4, 4]]}
+    parts = _prompts_and_decoder(14)
+    parts["prompt_encoder_config"]["image_size"] = 56
+    Sam3TrackerModel(Sam3TrackerConfig(vision_config=vision, **parts)).save_pretrained(folder)
+    images = Sam3ImageProcessor(size={"height": 56, "width": 56}, mask_size={"height": 16, "width": 16})
+    Sam3TrackerProcessor(images).save_pretrained(folder)
+
+
+def _prompts_and_decoder(patch: int) -> dict[str, dict[str, int]]:
+    """Of SAM 2 and SAM 3, for an image embedding of 4 x 4 cells."""
+    prompts = {"hidden_size": 16, "image_size": 64, "patch_size": patch, "mask_input_channels": 4}
+    decoder = {"hidden_size": 16, "mlp_dim": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    return {"prompt_encoder_config": prompts, "mask_decoder_config": decoder | {"iou_head_hidden_dim": 16}}
+
+
+def _as_of_videos(folder: Path, model: str, processor: str) -> None:
+    for file in folder.glob("*.json"):
+        content = json.loads(file.read_text())
+        if "processor_class" in content:
+            content["processor_class"] = processor
+        if content.get("model_type"):
+            content["model_type"] = model
+        file.write_text(json.dumps(content))
+
+
+def _florence2(folder: Path) -> None:
+    from transformers import (
+        BartTokenizer,
+        CLIPImageProcessor,
+        Florence2Config,
+        Florence2ForConditionalGeneration,
+        Florence2Processor,
+    )
+
+    special = ["<s>", "<pad>", "</s>", "<unk>"]
+    words = [*special, *byte_letters(), "<image>"]
+    (folder / "vocab.json").write_text(json.dumps({word: place for place, word in enumerate(words)}))
+    (folder / "merges.txt").write_text("#version: 0.2\n")
+    tokenizer = BartTokenizer(
+        str(folder / "vocab.json"),
+        str(folder / "merges.txt"),
+        model_max_length=128,
+        extra_special_tokens={"image_token": "<image>"},
+    )
+    vision = {"embed_dim": [8, 8, 8, 16], "depths": [1, 1, 1, 1], "num_heads": [1, 1, 1, 2], "num_groups": [1, 1, 1, 2]}
+    vision |= {"projection_dim": 16, "window_size": 2}
+    text = {"model_type": "bart", "vocab_size": len(words), "d_model": 16, "encoder_layers": 1, "decoder_layers": 1}
+    text |= {"encoder_attention_heads": 2, "decoder_attention_heads": 2, "encoder_ffn_dim": 16, "decoder_ffn_dim": 16}
+    text |= {"max_position_embeddings": 160, "forced_eos_token_id": None}
+    config = Florence2Config(vision_config=vision, text_config=text, image_token_id=len(words) - 1)
+    model = Florence2ForConditionalGeneration(config)
+    with torch.no_grad():  # as drawn, it repeats its first token, which ends the sentence
+        for name, parameter in model.named_parameters():
+            if "decoder.layers" in name and parameter.dim() > 1:
+                parameter.mul_(40)
+    model.save_pretrained(folder)
+    size = {"height": 64, "width": 64}
+    images = CLIPImageProcessor(size=size, do_center_crop=False)
+    images.image_seq_length = 5
+    Florence2Processor(images, tokenizer).save_pretrained(folder)

@@ -1,6 +1,7 @@
 """Sampled images as files and JSON for the page: a small photograph, masks as outlines, soft maps as pictures."""
 
 import base64
+import math
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -104,6 +105,11 @@ def describe_masks(sampled: Sampled, drawing: Drawing) -> list[dict[str, Any]]:
             "area": round(one["area"] / area, 5),
             "color": f"#{red:02x}{green:02x}{blue:02x}",
         }
+        if one.get("texts"):
+            mask["texts"] = [
+                {"text": text, "score": None if math.isnan(score) else round(score, 4)}
+                for text, score in zip(one["texts"], one["text_scores"], strict=True)
+            ]
         if "score_raw" in one:
             mask["raw"] = round(one["score_raw"], 4)
         if seeds_n2 is not None:

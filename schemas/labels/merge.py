@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from ..section import Section
 from .base import LabelConfig, RefineConfig
@@ -44,6 +44,12 @@ class MergeConfig(Section):
         description="Keep the masks of the data set given with --from, and fill up with regions of this weight.",
     )
     vectors: bool = Field(True, description="Store each region's mean feature at unit length as its seed, as fp16.")
+
+    @model_validator(mode="after")
+    def _areas_are_ordered(self) -> "MergeConfig":
+        if self.max_area <= self.min_area:
+            raise ValueError("merge.max_area must be above merge.min_area: raise one or lower the other")
+        return self
 
 
 class MergeLabelConfig(LabelConfig):

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ....models.unilseg.model import MEAN
 from ....schemas.errors import UserError
-from .hub import load_model, on_device
+from .hub import full_name, load_model, on_device
 from .roles import Floats, Pixels
 
 
@@ -20,7 +20,7 @@ class HubMatcher:
 
     def __init__(self, name: str, role: str = "matcher") -> None:
         self._model, self._processor, self.sha256 = load_model("match", name, role)
-        self.name = name
+        self.name = full_name(name)
         text = self._model.config.get_text_config()
         if len(self._processor.tokenizer) > text.vocab_size:
             raise UserError(
