@@ -65,8 +65,8 @@ def evaluate_coco(
     `gt` is a COCO annotation file. Detections are COCO results: `image_id`, `score`, and `segmentation` (RLE)
     or `bbox` (XYWH); with a mask, the box is the mask's tight box. Class-agnostic evaluation ignores categories
     on both sides; otherwise `category_id` is needed. All images of the ground truth count, those without
-    detections too, or only `image_ids`; with categories, all of them or only `category_ids`. The judge, unless
-    one is given, is faster-coco-eval where that is installed (equal but for rounding), else pycocotools.
+    detections too, or only `image_ids`; with categories, all of them or only `category_ids`. The judge is
+    faster-coco-eval where it is installed (the same numbers but for rounding), else pycocotools.
 
     Of LVIS's files (`federated`) detections count, with categories, only where the file tells; and there are "APr",
     "APc" and "APf" of rare, common and frequent categories. LVIS takes 300 as `most`.
@@ -115,8 +115,8 @@ def evaluate_coco(
         # pycocotools averages over whatever is asked for, and ignores the question without categories
         raise UserError(f"Categories to evaluate must be some of {gt}, with class_agnostic off: choose among its ids.")
 
-    usual = most == MOST and not federated  # the rest is made of what pycocotools leaves between its steps
-    judge = judge or (fastest_judge() if usual else PYCOCOTOOLS)
+    # what LVIS does not count is taken from pycocotools' own matches
+    judge = PYCOCOTOOLS if federated else judge or fastest_judge()
     report: dict[str, Any] = {}
     for iou_type in iou_types:
         coco_gt = _coco({**truth, "annotations": _truth_annotations(truth, iou_type, gt)}, judge)

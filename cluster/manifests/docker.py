@@ -1,7 +1,7 @@
 """The container image that all other manifests run."""
 
 from ...schemas.cluster_spec import ClusterSpec
-from ...store.weights import WEIGHTS
+from ...store.registered import WEIGHTS
 
 
 def render_dockerfile(spec: ClusterSpec) -> dict[str, str]:

@@ -9,7 +9,6 @@ Every pair is scored by how well mask and text fit; scores are stored raw, and n
 steps of a chain are done by one producer, or some by each of several, from data set to data set.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -70,7 +69,7 @@ class AnnotateProducer:
 
     def forward(self, batch: PixelBatch) -> Annotated:
         """See `contract.Producer`."""
-        refs: Sequence[ImageRef | None] = batch.refs or [None] * len(batch.images)
+        refs = batch.refs or [ImageRef(0, "", "")] * len(batch.images)
         photographs = [
             Photograph(image.pixels, image, ref, prior)
             for image, ref, prior in zip(batch.images, refs, batch.priors, strict=True)

@@ -88,7 +88,7 @@ class Photograph:
 
     pixels: Pixels
     image: DecodedImage
-    ref: ImageRef | None
+    ref: ImageRef
     prior: Prior | None
 
     @property

@@ -66,7 +66,7 @@ class Steps:
         del found
         made: Pairs = []
         for one in photographs:
-            given = None if one.ref is None else self._chain.boxes.get(one.ref.file_name)
+            given = self._chain.boxes.get(one.ref.file_name)
             made.append([])
             if given is None:
                 continue
