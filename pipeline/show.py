@@ -150,6 +150,8 @@ def _draw(
     masks = masks.take(pa.array(choice.rows(masks), pa.int64()))
     seeds_n2 = seed_points(masks, row, drawing.seeds) if seeds else None
     labels = masks["label"].to_pylist() if "label" in masks.column_names else []
-    said = [names[label] if label < len(names) else f"class {label}" for label in labels] or None
+    said = None  # of one class without a name there is nothing to say
+    if names or any(labels):
+        said = [names[label] if label < len(names) else f"class {label}" for label in labels]
     counts, scores = masks["counts"].to_pylist(), masks["score"].to_numpy()
     return draw_overlay(image.pixels, counts, boxes_of(masks), scores, seeds_n2, names=said, style=style)
