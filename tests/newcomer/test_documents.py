@@ -22,6 +22,7 @@ WORLD = {
     "docs/how-to/import-a-checkpoint.md": "PHOTOS CHECKPOINT instances.json",
     "docs/how-to/look-and-check.md": "PHOTOS DATASET OTHER gt.json",
     "docs/how-to/own-photographs.md": "PHOTOS FILE=backbone.safetensors",
+    "docs/how-to/review-and-score.md": "",
     "docs/how-to/train-a-backbone.md": "PHOTOS PHOTO",
     "docs/how-to/train-with-labels.md": "PHOTOS DIR=PHOTOS photos=PHOTOS PHOTO photo.jpg DATASET instances.json "
     "val.json boxes.json panoptic.json panoptic MATTES VOC BACKBONE=backbone.safetensors backbone.safetensors",
@@ -45,13 +46,14 @@ def place(page: str, world: Path, small: None, tmp_path: Path, monkeypatch: pyte
     return tmp_path
 
 
-def _answer_once(explorer: Any, command: str, host: str, port: int, started: Any) -> None:
+def _answer_once(explorer: Any, command: str, host: str, port: int, started: Any, allowed: Any = ()) -> None:
     """In place of a server that runs until it is stopped: the page is made, and asked for."""
     from starlette.testclient import TestClient
 
     from saliency_prompt.pipeline.explore.server import make_app
+    from saliency_prompt.pipeline.local_page.doors import Hosts
 
-    client = TestClient(make_app(explorer, command, ("testserver",)))
+    client = TestClient(make_app(explorer, command, Hosts(frozenset({"testserver"}))))
     assert client.get("/").status_code == 200
     assert client.get("/seed?photograph=0&y=0&x=0").status_code < 500
     started(f"http://{host}:{port}/")
