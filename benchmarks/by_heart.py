@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 from environment import describe, publish
+from frozen import remember
 
 from saliency_prompt.pipeline.training.evaluate import evaluate_run
 from saliency_prompt.pipeline.training.job import Inputs, Prepared, TrainingJob
@@ -56,23 +57,10 @@ def choose(gt: Path, out: Path) -> list[str]:
     return [image["file_name"] for image in images]
 
 
-def remember(job: TrainingJob, place: Place) -> Prepared:
+def prepare(job: TrainingJob, place: Place) -> Prepared:
     """Supervised training with a backbone that computes the maps of an image once."""
     prepared = prepare_supervised(job, place)
-    backbone = prepared.recipe.host.backbone
-    plain, known = backbone.forward, {}
-
-    def forward(images_B3HW: torch.Tensor, level: str = "c5") -> dict[str, torch.Tensor]:
-        maps = []
-        for image in images_B3HW:
-            key = (level, hash(image.numpy().tobytes()))
-            if key not in known:
-                with torch.no_grad():
-                    known[key] = plain(image[None], level)
-            maps.append(known[key])
-        return {name: torch.cat([one[name] for one in maps]) for name in maps[0]}
-
-    backbone.forward = forward
+    remember(prepared.recipe.host.backbone, {})
     return prepared
 
 
@@ -135,7 +123,7 @@ def main() -> None:
     found: dict[str, Any] = {}
     if options.json is not None and options.json.exists():  # results of other models stay
         found = json.loads(options.json.read_text(encoding="utf-8"))["models"]
-    RECIPES["by-heart"] = remember
+    RECIPES["by-heart"] = prepare
     torch.manual_seed(0)
     with tempfile.TemporaryDirectory() as folder:
         gt = Path(folder, "gt.json")

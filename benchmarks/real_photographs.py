@@ -115,7 +115,10 @@ def run_arm(setting: Setting, name: str, seed: int) -> str:
         out = work / f"pretrain-{seed}"
         TrainingJob("saliency-prompt", config, inputs, out, resume=True).run(Place(CPU), Control())
         begin = {"start": str(out)}
-    epochs = [f"trainer.max_epochs={setting.finetune_epochs}", f"trainer.evaluate_every={setting.finetune_epochs // 4}"]
+    epochs = [
+        f"trainer.max_epochs={setting.finetune_epochs}",
+        f"trainer.evaluate_every={max(1, setting.finetune_epochs // 2)}",
+    ]
     tuning = load_training_config("knet", "tiny", overrides=[*common, *epochs])
     gt, val = str(Path(setting.work) / "train.json"), str(Path(setting.work) / "val.json")
     inputs = Inputs(images=setting.images, gt=gt, val_images=setting.images, val_gt=val, **begin)
@@ -150,8 +153,8 @@ def main() -> None:
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--arms", nargs="*", default=list(ARMS))
     parser.add_argument("--train", type=int, default=200)
-    parser.add_argument("--pretrain-epochs", type=int, default=8)
-    parser.add_argument("--finetune-epochs", type=int, default=8)
+    parser.add_argument("--pretrain-epochs", type=int, default=4)
+    parser.add_argument("--finetune-epochs", type=int, default=4)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--set", action="append", default=[])
@@ -171,12 +174,16 @@ def main() -> None:
     )
     labels = {name: label(setting, name, options.gt) for name in options.arms if ARMS[name] is not None}
     print(f"pseudo-labels: {labels}", flush=True)
-    os.environ["OMP_NUM_THREADS"] = "1"
-    with ProcessPoolExecutor(options.processes, mp_context=multiprocessing.get_context("spawn")) as pool:
-        # all arms of a seed before the next seed: what is there when time is up is paired
-        jobs = [pool.submit(run_arm, setting, name, seed) for seed in range(options.seeds) for name in options.arms]
-        for job in jobs:
-            print(f"{time.time() - began:6.0f} s: {job.result()}", flush=True)
+    # all arms of a seed before the next seed: what is there when time is up is paired
+    todo = [(setting, name, seed) for seed in range(options.seeds) for name in options.arms]
+    if options.processes == 1:
+        for one in todo:
+            print(f"{time.time() - began:6.0f} s: {run_arm(*one)}", flush=True)
+    else:
+        os.environ["OMP_NUM_THREADS"] = "1"
+        with ProcessPoolExecutor(options.processes, mp_context=multiprocessing.get_context("spawn")) as pool:
+            for job in [pool.submit(run_arm, *one) for one in todo]:
+                print(f"{time.time() - began:6.0f} s: {job.result()}", flush=True)
     runs = {
         name: [read_curves(setting.folder(name) / f"finetune-{seed}") for seed in range(options.seeds)]
         for name in options.arms

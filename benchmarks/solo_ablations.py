@@ -2,13 +2,12 @@
 
     python benchmarks/solo_ablations.py [--variants solo ...] [--seeds 3] [--steps 300] [--json F]
 
-Under a seed every variant sees the same scenes in the same order and begins from the same backbone; all are judged on
-the same other scenes. Then the four ways of suppression on one trained SOLOv2 (thesis, Table 4.6): AP, and the time
+Under a seed every variant sees the same scenes in the same order, on the same frozen backbone; all are judged on the
+same other scenes. Then the four ways of suppression on one trained SOLOv2 (thesis, Table 4.6): AP, and the time
 that each takes of an image. `saved_mb` is what a training step keeps for its backward pass.
 """
 
 import argparse
-import json
 import statistics
 import tempfile
 import time
@@ -20,14 +19,15 @@ from typing import Any
 import numpy as np
 import torch
 from environment import describe, publish
+from frozen import Known, remember
 from scenes import CLASSES, SIDE, Scene, make_scene, write_scenes
 from torch import Tensor
 
-from saliency_prompt.models.backbones.registry import build_backbone
 from saliency_prompt.models.detector import Limits, Targets, alone
 from saliency_prompt.models.nms import SUPPRESSIONS
 from saliency_prompt.models.solo import inference
 from saliency_prompt.models.solo.build import build
+from saliency_prompt.models.solo.criterion import solo_losses
 from saliency_prompt.models.solo.model import Solo
 from saliency_prompt.schemas.load import parse_settings
 from saliency_prompt.schemas.training.solo import SOLO_OPTIONS, SoloConfig
@@ -36,8 +36,10 @@ from saliency_prompt.stages.evaluate import evaluate_coco
 from saliency_prompt.stages.instances.results import as_results, encode_found, once_each
 
 BATCH = 4
-JUDGED, JUDGES = 10**6, 80  # seed and number of the scenes that nobody trains on
+SCENES = 200  # to train on, under each seed
+JUDGED, JUDGES = 10**6, 60  # seed and number of the scenes that nobody trains on
 WARMUP = 30
+Results = dict[str, list[dict[str, float]]]
 T95 = {2: 12.71, 3: 4.30, 4: 3.18, 5: 2.78, 6: 2.57, 8: 2.36, 10: 2.26}  # Student's t for a mean of so many
 # ranges of tiny pictures, whose objects then have masks at stride 4 and 8
 COMMON = {"ranges": ((1, 48), (32, 96), (64, 192), (128, 384), (256, 512)), "depth": 3, "width": 64, "channels": 64}
@@ -63,15 +65,13 @@ def configure(variant: str) -> SoloConfig:
     )
 
 
-def batches(seed: int, steps: int, held: dict[tuple[int, int], Scene]) -> Iterator[tuple[Tensor, list[Targets]]]:
-    """Normalised scenes and their objects; scenes are made once for all variants."""
+def batches(seed: int, steps: int, scenes: Sequence[Scene]) -> Iterator[tuple[Tensor, list[Targets]]]:
+    """Normalised scenes and their objects, in an order that the seed decides."""
+    generator = np.random.default_rng(seed)
+    order = np.concatenate([generator.permutation(len(scenes)) for _ in range(1 + steps * BATCH // len(scenes))])
     for step in range(steps):
-        scenes = []
-        for number in range(BATCH * step, BATCH * (step + 1)):
-            if (seed, number) not in held:
-                held[seed, number] = make_scene(seed, number)
-            scenes.append(held[seed, number])
-        yield torch.stack([pixels_of(scene) for scene in scenes]), [targets_of(scene) for scene in scenes]
+        chosen = [scenes[number] for number in order[BATCH * step : BATCH * (step + 1)]]
+        yield torch.stack([pixels_of(scene) for scene in chosen]), [targets_of(scene) for scene in chosen]
 
 
 def pixels_of(scene: Scene) -> Tensor:
@@ -91,32 +91,34 @@ def targets_of(scene: Scene) -> Targets:
     )
 
 
-def train(variant: str, seed: int, options: argparse.Namespace, held: dict[tuple[int, int], Scene]) -> Solo:
-    """A trained model."""
+def make(variant: str, seed: int, weights: str, known: Known) -> Solo:
+    """An untrained model on a backbone that is frozen, and shared by what it remembers."""
+    backbone = load_backbone(weights).module
+    remember(backbone, known)
     torch.manual_seed(seed)
-    backbone = load_backbone(options.weights).module if options.weights else build_backbone("resnet18")
-    model = build(backbone, len(CLASSES), configure(variant)).train()
-    model.backbone.eval()
-    for parameter in model.parameters():
-        parameter.requires_grad_(True)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=options.rate, weight_decay=1e-3)
-    for step, (images, targets) in enumerate(batches(seed, options.steps, held)):
+    return build(backbone, len(CLASSES), configure(variant))
+
+
+def train(model: Solo, seed: int, options: argparse.Namespace, scenes: Sequence[Scene]) -> Solo:
+    """The model, trained."""
+    model.train()
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    optimizer = torch.optim.AdamW(trained, lr=options.rate, weight_decay=1e-3)
+    for step, (images, targets) in enumerate(batches(seed, options.steps, scenes)):
         for group in optimizer.param_groups:
             rise, fall = min(1, (step + 1) / WARMUP), 0.5 * (1 + np.cos(np.pi * step / options.steps))
             group["lr"] = options.rate * rise * fall
         losses = model.losses(images, [(SIDE, SIDE)] * BATCH, targets, alone)
         optimizer.zero_grad()
         torch.stack(list(losses.values())).sum().backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 5.0)
+        torch.nn.utils.clip_grad_norm_(trained, 5.0)
         optimizer.step()
     return model.eval()
 
 
-def saved_megabytes(variant: str, held: dict[tuple[int, int], Scene]) -> float:
-    """What the head of an untrained model keeps of one batch for the backward pass, each tensor once."""
-    torch.manual_seed(0)
-    model = build(build_backbone("resnet18"), len(CLASSES), configure(variant)).train()
-    images, targets = next(batches(0, 1, held))
+def saved_megabytes(model: Solo, scenes: Sequence[Scene]) -> float:
+    """What the head keeps of one batch for the backward pass, each tensor once."""
+    images, targets = next(batches(0, 1, scenes))
     pyramid = [one.detach() for one in model.features(images)]
     kept: dict[int, int] = {}
 
@@ -126,21 +128,19 @@ def saved_megabytes(variant: str, held: dict[tuple[int, int], Scene]) -> float:
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        from saliency_prompt.models.solo.criterion import solo_losses
-
         losses = solo_losses(model.head, model.head(pyramid), targets, (SIDE, SIDE), alone)
     assert losses
     return sum(kept.values()) / 1e6
 
 
 @torch.inference_mode()
-def judge(model: Solo, gt: Path) -> dict[str, float]:
+def judge(model: Solo, gt: Path, scenes: Sequence[Scene]) -> dict[str, float]:
     """AP of masks on the scenes for it, in per cent; with classes and without."""
     results: list[dict[str, Any]] = []
     size = (SIDE, SIDE)
-    for first in range(0, JUDGES, BATCH):
-        numbers = range(first, min(first + BATCH, JUDGES))
-        images = torch.stack([pixels_of(make_scene(JUDGED, number)) for number in numbers])
+    for first in range(0, len(scenes), BATCH):
+        numbers = range(first, min(first + BATCH, len(scenes)))
+        images = torch.stack([pixels_of(scenes[number]) for number in numbers])
         for number, found in zip(numbers, model.find(images, [size] * len(images), Limits()), strict=True):
             one = encode_found(found, padded=size, resized=size, stored=size)
             results += as_results(one, number + 1, range(1, len(CLASSES) + 1))
@@ -156,7 +156,7 @@ def judge(model: Solo, gt: Path) -> dict[str, float]:
     }
 
 
-def compare_nms(model: Solo, gt: Path) -> dict[str, dict[str, float]]:
+def compare_nms(model: Solo, gt: Path, scenes: Sequence[Scene]) -> dict[str, dict[str, float]]:
     """Of each way of suppression its AP, and its median milliseconds an image; ways take turns."""
     found: dict[str, dict[str, float]] = {}
     times: dict[str, list[float]] = {kind: [] for kind in SUPPRESSIONS}
@@ -173,10 +173,10 @@ def compare_nms(model: Solo, gt: Path) -> dict[str, dict[str, float]]:
 
     for kind in SUPPRESSIONS:
         model.head.options = replace(options, nms=kind)
-        found[kind] = judge(model, gt)
+        found[kind] = judge(model, gt, scenes)
     inference.suppress = timed
     model.head.options = options
-    judge(model, gt)
+    judge(model, gt, scenes)
     inference.suppress = plain
     for kind, values in times.items():
         found[kind]["milliseconds"] = statistics.median(values)
@@ -196,30 +196,38 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--variants", nargs="+", default=list(VARIANTS))
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--steps", type=int, default=300)
-    parser.add_argument("--rate", type=float, default=1e-3)
+    parser.add_argument("--steps", type=int, default=150)
+    parser.add_argument("--rate", type=float, default=2e-3)
     parser.add_argument("--weights", default="densecl-r18-mini")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
-    results: dict[str, list[dict[str, float]]] = {name: [] for name in options.variants}
+    results: Results = {name: [] for name in options.variants}
+    saved: dict[str, float] = {}
     nms = None
     with tempfile.TemporaryDirectory() as folder:
         write_scenes(Path(folder), JUDGED, JUDGES)
         gt = Path(folder, "annotations.json")
-        held: dict[tuple[int, int], Scene] = {}
-        saved = {name: round(saved_megabytes(name, held), 1) for name in options.variants}
-        print(json.dumps(saved), flush=True)
+        judged = [make_scene(JUDGED, number) for number in range(JUDGES)]
+        known: Known = {}
         for seed in range(options.seeds):
-            held.clear()
+            scenes = [make_scene(seed, number) for number in range(SCENES)]
             for name in options.variants:
                 start = time.perf_counter()
-                model = train(name, seed, options, held)
-                results[name].append(judge(model, gt))
+                model = make(name, seed, options.weights, known)
+                if seed == 0:
+                    saved[name] = round(saved_megabytes(model, scenes), 1)
+                train(model, seed, options, scenes)
+                results[name].append(judge(model, gt, judged))
                 took = time.perf_counter() - start
                 print(seed, name, {k: round(v, 2) for k, v in results[name][-1].items()}, f"{took:.0f} s", flush=True)
                 if name == "solov2" and nms is None:
-                    nms = compare_nms(model, gt)
+                    nms = compare_nms(model, gt, judged)
                     print(nms, flush=True)
+            publish(report(options, results, saved, nms), options.json)
+
+
+def report(options: argparse.Namespace, results: Results, saved: dict[str, float], nms: Any) -> dict[str, Any]:
+    """What is known so far."""
     gains = {}
     for name in options.variants:
         base = name.split(",")[0] if "," in name else "solo"
@@ -228,7 +236,7 @@ def main() -> None:
                 key: paired([one[key] for one in results[name]], [one[key] for one in results[base]])
                 for key in results[name][0]
             }
-    report = {
+    return {
         "benchmark": "solo_ablations",
         "steps": options.steps,
         "weights": options.weights,
@@ -238,7 +246,6 @@ def main() -> None:
         "nms": nms,
         "environment": describe(torch.device("cpu")),
     }
-    publish(report, options.json)
 
 
 if __name__ == "__main__":

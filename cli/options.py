@@ -65,16 +65,23 @@ MaxWorkers = Annotated[
     typer.Option(min=1, help="With --ray: grow up to so many as there is room; by default the minimum."),
 ]
 Photos = Annotated[
-    str, typer.Argument(help="Folder, glob, text file of paths, COCO json (its images list), or bucket URL.")
+    str, typer.Argument(help="Folder, glob, video, text file of paths, COCO json (its images list), or bucket URL.")
 ]
 PhotosOrNone = Annotated[
     str | None,
     typer.Argument(
-        help="Folder, glob, text file of paths, COCO json (its images list), or bucket URL. With --from: the folder or "
-        "URL that the photographs lie in now, if they have moved."
+        help="Folder, glob, video, text file of paths, COCO json (its images list), or bucket URL. With --from: the "
+        "folder or URL that the photographs lie in now, if they have moved."
     ),
 ]
 Root = Annotated[str | None, typer.Option(help="Folder or URL that names in a COCO json are relative to.")]
+Every = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        help="Take every n-th frame of a video or of the videos in a folder; of a folder of photographs every n-th.",
+    ),
+]
 NoFollowLinks = Annotated[
     bool,
     typer.Option(

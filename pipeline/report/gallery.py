@@ -12,10 +12,10 @@ import numpy.typing as npt
 from pycocotools import mask as coco_mask
 
 from ...schemas.labels.base import DecodeConfig
+from ...stages.coverage import Coverage
 from ...stages.decode import decode_image
 from ...stages.overlay import palette_color
 from ...stages.read import BadImage, read_image_bytes
-from ..coverage import Coverage
 from ..show import Drawing, seed_points
 from .sample import Sampled
 

@@ -12,9 +12,9 @@ import pyarrow as pa
 from ...schemas.errors import UserError
 from ...schemas.manifest import ShardCommit
 from ...schemas.verdicts import Verdict
+from ...stages.coverage import Coverage
 from ...store.dataset import Dataset
 from ...store.verdicts import IMAGE, NOTHING, Opinion, VerdictFile, mask_key
-from ..coverage import Coverage
 from ..export.stream import stored_class_names
 from ..report.gallery import describe_masks, jpeg_of
 from ..report.sample import Sampled, read_rows

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from ..load import load_settings
+from ..load import SHOW, load_settings
 from ..section import FREE, Section, since
 from .sections import Fraction, Preset, TrainerConfig
 
@@ -186,4 +186,4 @@ def load_unilseg_config(
     preset: str | None = None, file: str | None = None, overrides: Iterable[str] = ()
 ) -> UniLSegTraining:
     """Defaults, then the preset, then the file, then `section.field=value` overrides; UserError for mistakes."""
-    return load_settings(UniLSegTraining, UNILSEG_PRESETS, preset or "unilseg-20", file, overrides)
+    return load_settings(UniLSegTraining, UNILSEG_PRESETS, preset or "unilseg-20", file, overrides, f"{SHOW} unilseg")

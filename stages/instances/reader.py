@@ -3,7 +3,7 @@
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
 import numpy as np
@@ -19,8 +19,9 @@ from ...schemas.records import ImageRef
 from ...schemas.verdicts import Keep
 from ...store.dataset import Dataset, ShardTables
 from ...store.reviewed import Reviewed
+from ..coverage import Coverage
 from ..read import is_url
-from .samples import Sample, after_transforms, decode_masks, load_pixels, make_sample
+from .samples import Sample, SampleError, after_transforms, decode_masks, load_pixels, make_sample
 
 Transforms = Callable[[Any, dict[str, Any]], Any]
 CACHED_SHARDS = 16  # tables held by a process, when the data set has more shards than fit into memory
@@ -90,6 +91,7 @@ class PseudoLabelDataset(TorchDataset[Sample]):
         keep: Keep = "accepted" if reviewed == "accepted" else "not-rejected"
         self._reviewed = Reviewed.open(self.source, keep, verdicts) if reviewed or verdicts else None
         self._check, self._max_pixels = check, max_pixels
+        self._coverage = Coverage(self.source.card.source)
         self._exif = _exif(self.source.card.config)
         self._commits = list(self.source.checked_commits())
         self._index = self._select(min_masks)[:max_images]
@@ -166,7 +168,17 @@ class PseudoLabelDataset(TorchDataset[Sample]):
         if self._images is None:
             if place not in self._refs:
                 self._refs[place] = self.source.refs_of(self._commits[place], self._shard(place).images)
-            return replace(self._refs[place][row_number], **size)
+            ref = self._refs[place][row_number]
+            if not self._coverage.covers([ref])[0]:
+                raise SampleError(
+                    f"{ref.file_name} is not opened, since the data set's source does not cover its address: name the "
+                    "folder or URL of the photographs by images.",
+                    "not_covered",
+                    ref.file_name,
+                )
+            return replace(ref, **size)
+        if not is_url(row["file_name"]) and {"..", "/"} & set(PurePosixPath(row["file_name"]).parts):
+            return ImageRef(row["image_id"], row["file_name"], "", **size)  # which leads out: never opened
         joined = f"{self._images.rstrip('/')}/{row['file_name']}"
         uri = joined if is_url(self._images) else str(Path(self._images).expanduser() / row["file_name"])
         return ImageRef(row["image_id"], row["file_name"], uri, **size)

@@ -28,8 +28,8 @@ WORLD = {
 }
 # Words that make a command small which says large things; they are typed after its own.
 SMALLER = {"densecl PHOTOS --arch resnet50": "--arch resnet18 --epochs 1 --batch-size 4"}
-REASONS = {"needs a bucket and a Ray cluster with GPUs", "needs a Ray cluster with GPUs"}
-MOST_NOT_RUN = 2
+REASONS = {"needs Docker", "needs a bucket and a Ray cluster with GPUs", "needs a Ray cluster with GPUs"}
+MOST_NOT_RUN = 3
 
 
 @pytest.fixture
@@ -89,10 +89,14 @@ def test_other_programs(page: str) -> None:
             match words:
                 case ["saliency-prompt", *_]:
                     pass
-                case ["pip", "install", what]:
-                    assert what.removeprefix("saliency-prompt[").removesuffix("]") in project["optional-dependencies"]
+                case ["pip", "install", *options, what]:
+                    extras = what.partition("[")[2].removesuffix("]")
+                    assert set(filter(None, extras.split(","))) <= set(project["optional-dependencies"])
+                    assert options in ([], ["--constraint", "constraints.txt"])
                 case ["make", target]:
                     assert f"\n{target}:" in (ROOT / "Makefile").read_text()
+                case ["docker", *_] if block.reason is not None:
+                    assert all((ROOT / word).exists() for word in words if word.startswith("docker/"))
                 case _:
                     pytest.fail(f"{block.place}: {words[0]} is not known here")
 

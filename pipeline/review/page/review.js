@@ -61,7 +61,7 @@ function draw() {
   const photograph = shape("image", { href: `photograph/${image.place}.jpg`, width: image.w, height: image.h, preserveAspectRatio: "none" }, picture);
   $("trouble").hidden = true;
   photograph.addEventListener("error", trouble);
-  for (const mask of [...image.masks].reverse()) {
+  for (const mask of [...image.masks].sort((a, b) => b.area - a.area)) { // the small ones can be clicked
     const path = shape("path", { class: "mask", d: mask.d, fill: mask.color, stroke: mask.color, "data-key": mask.key }, picture);
     path.addEventListener("click", () => choose(mask.key));
   }

@@ -11,7 +11,7 @@ from ....schemas.labels.saliency import Config
 from ....schemas.records import MaskSet
 from ...decode import DecodedImage
 from ...encode import encode_masks
-from ...pixels import to_host
+from ...pixels import Shape, to_host
 from ...refine import refine_maps
 from .proposals import Proposals
 from .saliency import seed_positions
@@ -36,8 +36,16 @@ def encode_proposals(found: Proposals, i: int, image: DecodedImage, config: Conf
     saliency_MHW = found.saliency[i, :count].numpy()
     score = found.score[i, :count].numpy()
     refined_MHW = refine_maps(saliency_MHW, image.pixels, config.refine.radius, config.refine.eps)
+    height, width = image.pixels.shape[:2]
+    rows, columns = padded_shape((height, width), config.saliency.pad_to)
     encoded = encode_masks(
-        refined_MHW, score, height=image.height, width=image.width, tau=config.threshold.tau, filters=config.filters
+        refined_MHW,
+        score,
+        height=image.height,
+        width=image.width,
+        tau=config.threshold.tau,
+        filters=config.filters,
+        share=(height / rows, width / columns),
     )
     kept = encoded.kept
     masks = None
@@ -58,6 +66,12 @@ def encode_proposals(found: Proposals, i: int, image: DecodedImage, config: Conf
             },
         )
     return masks
+
+
+def padded_shape(shape: Shape, multiple: int) -> Shape:
+    """(height, width) as the backbone sees it: the next multiples."""
+    rows, columns = (-(-side // multiple) * multiple for side in shape)
+    return rows, columns
 
 
 def _as_bytes(saliency_nHW: npt.NDArray[np.float32]) -> npt.NDArray[np.uint8]:

@@ -4,9 +4,9 @@ from ....schemas.labels.saliency import Config
 from ....schemas.records import MaskSet
 from ...decode import DecodedImage
 from ...features import load_features
-from ..contract import PixelBatch
+from ..contract import Admit, PixelBatch
 from ..featured import FeatureProducer, LoadedProducer
-from .assemble import encode_proposals, pinned
+from .assemble import encode_proposals, padded_shape, pinned
 from .proposals import Proposals, propose
 
 
@@ -27,6 +27,15 @@ class SaliencyProducer(FeatureProducer[Config, Proposals]):
         return encode_proposals(found, i, image, self._config)
 
 
-def load_saliency(config: Config) -> LoadedProducer[Config]:
+class LoadedSaliency(LoadedProducer[Config]):
+    """See `contract.Loaded`."""
+
+    def admission(self, config: Config) -> Admit:
+        """See `contract.Loaded`; images are padded as configured."""
+        admit = self.admit(config.features.level)
+        return lambda image: padded_shape(admit(image), config.saliency.pad_to)
+
+
+def load_saliency(config: Config) -> LoadedSaliency:
     """The configured backbone, its weights fetched and checked."""
-    return LoadedProducer(load_features(config.features), SaliencyProducer)
+    return LoadedSaliency(load_features(config.features), SaliencyProducer)

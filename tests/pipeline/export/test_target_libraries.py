@@ -105,8 +105,8 @@ def test_datumaro_reads_coco_and_cvat(photographed, tmp_path: Path) -> None:
         found = sorted(objects, key=lambda one: one.id)
         for one, mask in zip(found, masks, strict=True):
             np.testing.assert_array_equal(one.image, mask)
-    export_cvat(dataset, str(tmp_path / "p.xml"), polygons=True, tolerance=0)
-    read = {item.id: item for item in datumaro.Dataset.import_from(str(tmp_path / "p.xml"), "cvat")}
+    export_cvat(dataset, str(tmp_path / "c" / "p.xml"), polygons=True, tolerance=0)
+    read = {item.id: item for item in datumaro.Dataset.import_from(str(tmp_path / "c" / "p.xml"), "cvat")}
     assert set(read) == {name.removesuffix(".png") for name in truth}
     for name, masks in truth.items():
         found = read[name.removesuffix(".png")].annotations
