@@ -7,7 +7,13 @@ SYSTEM := $(VENV)/.system
 # Debian packages of tests that need real programs; without root these tests are skipped and say so.
 APT    := munge slurmctld slurmd slurm-client shellcheck chromium
 
-.PHONY: demo test check fast clean
+# Two files at a time, each on one core: small tensors gain nothing from threads.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --no-loadscope-reorder
+
+.PHONY: help demo test check fast docs lock clean
+
+help:               ## this list
+	@sed -n 's/^\([a-z]*\):[^#]*## /\1\t/p' Makefile | expand -t 10
 
 $(STAMP): pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -32,10 +38,18 @@ check: $(STAMP)     ## format, lint, types
 	MYPYPATH=.mypy_link $(BIN)/mypy -p saliency_prompt
 
 fast: check         ## checks and the fast tests
-	$(BIN)/python -m pytest -m "not slow and not gpu and not cluster"
+	$(PYTEST) -m "not slow and not gpu and not cluster"
 
 test: check $(SYSTEM)  ## everything that runs without a GPU
-	$(BIN)/python -m pytest -m "not gpu"
+	$(PYTEST) -m "not gpu"
 
-clean:
+docs: $(STAMP)      ## the documentation's site, in build/site
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
+lock: $(STAMP)      ## constraints.txt anew, of what is installed
+	@sed -n '/^#/p' constraints.txt > constraints.new
+	$(BIN)/python -m pip freeze --exclude-editable >> constraints.new
+	mv constraints.new constraints.txt
+
+clean:              ## removes what these make
 	rm -rf $(VENV) .mypy_link .mypy_cache .pytest_cache .ruff_cache *.egg-info build dist demo

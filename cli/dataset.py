@@ -54,8 +54,9 @@ def show(
     from ..stages.overlay import Style
     from ..store.dataset import Dataset
 
+    opened = Dataset.open(dataset)
     drawn = draw_dataset(
-        Dataset.open(dataset),
+        opened,
         out,
         limit=limit,
         wanted=image or [],
@@ -63,6 +64,10 @@ def show(
         style=Style(alpha, boxes, labels),
         seeds=seeds,
     )
+    if not drawn and not any(commit.counts.ok for commit in opened.commits()):
+        raise UserError(
+            f"{dataset} has no image with masks: label again with lower scores (`status` says what became of them)."
+        )
     if not drawn:
         raise UserError("No image was drawn: the photographs were moved or changed.")
     for path in drawn:

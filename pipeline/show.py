@@ -18,6 +18,7 @@ from ..schemas.labels.base import DecodeConfig
 from ..schemas.labels.saliency import Config
 from ..schemas.load import parse_config
 from ..schemas.records import ImageRef
+from ..stages.coverage import Coverage
 from ..stages.decode import decode_image
 from ..stages.overlay import PLAIN, Style, draw_overlay
 from ..stages.producers.saliency.saliency import seed_layout
@@ -26,7 +27,6 @@ from ..store.check_rows import boxes_of
 from ..store.damage import DamageError
 from ..store.dataset import Dataset, ShardTables
 from ..store.layout import CARD
-from .coverage import Coverage
 from .export.choice import EVERYTHING, Choice
 from .export.stream import stored_class_names
 
@@ -150,6 +150,8 @@ def _draw(
     masks = masks.take(pa.array(choice.rows(masks), pa.int64()))
     seeds_n2 = seed_points(masks, row, drawing.seeds) if seeds else None
     labels = masks["label"].to_pylist() if "label" in masks.column_names else []
-    said = [names[label] if label < len(names) else f"class {label}" for label in labels] or None
+    said = None  # of one class without a name there is nothing to say
+    if names or any(labels):
+        said = [names[label] if label < len(names) else f"class {label}" for label in labels]
     counts, scores = masks["counts"].to_pylist(), masks["score"].to_numpy()
     return draw_overlay(image.pixels, counts, boxes_of(masks), scores, seeds_n2, names=said, style=style)

@@ -9,9 +9,10 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 
 from .cluster import Workers
 from .errors import UserError
+from .explain import explain
 from .secrets import looks_secret
 from .section import Section
-from .yaml_text import describe_trouble, read_yaml
+from .yaml_text import describe_trouble, read_yaml_with_lines
 
 Name = Annotated[str, Field(pattern=r"^[a-z]([-a-z0-9]{0,38}[a-z0-9])?$")]
 Word = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.,:/@+][A-Za-z0-9_.,:/@+-]*$")]  # into scripts: no blanks, no quotes
@@ -163,17 +164,17 @@ class ClusterSpec(Rendered):
 def load_cluster_spec(path: str) -> ClusterSpec:
     """Read a YAML file. Raises UserError that names the field and the trouble."""
     try:
-        values: Any = read_yaml(path)
+        values, lines = read_yaml_with_lines(path)
     except FileNotFoundError:
         raise UserError(f"There is no file {path}: write one as in docs/operate.md.") from None
     except OSError as error:
         raise UserError(f"{path} cannot be read ({error.strerror}): check the path.") from None
     except yaml.YAMLError as error:
         raise UserError(f"{path} is no readable YAML ({describe_trouble(error)}): repair it.") from None
+    if not isinstance(values, dict):
+        raise UserError(f"{path} must hold fields and sections: write one as in docs/operate.md.")
+    places = {key: f"{path}, line {line}" for key, line in lines.items()}
     try:
         return ClusterSpec.model_validate(values)
     except ValidationError as error:
-        first = error.errors()[0]
-        field = ".".join(map(str, first["loc"])) or "the document"
-        trouble = str(first["ctx"]["error"]) if "error" in first.get("ctx", {}) else first["msg"]
-        raise UserError(f"{path}: {field}: {trouble}.") from None
+        raise UserError(explain(error, ClusterSpec, places, "saliency-prompt cluster schema")) from None

@@ -1,19 +1,17 @@
 """From a preset, a YAML file and `--set` overrides to one validated configuration."""
 
-import difflib
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import yaml
 from pydantic import BaseModel, ValidationError
 
 from .errors import UserError
+from .explain import Places, brief, explain, valid_keys
 from .labels.saliency import PRESETS, Config
-from .yaml_text import MAX_DEPTH, describe_trouble, parse_yaml, read_yaml
+from .yaml_text import MAX_DEPTH, describe_trouble, parse_yaml, read_yaml_with_lines
 
-if TYPE_CHECKING:
-    from pydantic_core import ErrorDetails
-
+SHOW = "saliency-prompt config show"
 _Settings = TypeVar("_Settings", bound=BaseModel)
 
 
@@ -31,22 +29,30 @@ def load_settings(
     preset: str,
     file: str | None,
     overrides: Iterable[str],
+    shown_by: str = SHOW,
 ) -> _Settings:
-    """`load_config` for any configuration of sections with fields, and its presets."""
+    """`load_config` for any configuration of sections with fields, and its presets.
+
+    `shown_by` is the command that shows this configuration, for who has misspelt a key.
+    """
     if preset not in presets:
         raise UserError(f"There is no preset {preset!r}: take one of {', '.join(presets)}.")
     values: dict[str, Any] = {}
     _merge(values, presets[preset])
+    places: dict[str, str] = {}
     if file is not None:
-        _merge(values, _read_yaml(file))
+        loaded, lines = _read_yaml(file)
+        _merge(values, loaded)
+        places = {key: f"{file}, line {line}" for key, line in lines.items()}
     for item in overrides:
         key, sep, text = item.partition("=")
         if not sep:
             raise UserError(f"--set takes section.field=value, for instance {valid_keys(model)[0]}=..., not {item!r}.")
         if key.count(".") > MAX_DEPTH:
-            raise UserError(f"There is no config key {_brief(key)}: see `saliency-prompt config show`.")
+            raise UserError(f"There is no config key {brief(key)}: see `{shown_by}`.")
+        places[key.strip()] = "--set"
         _merge(values, _nested(key.strip().split("."), _parse_value(key, text)))
-    return parse_settings(model, values)
+    return parse_settings(model, values, places, shown_by)
 
 
 def parse_config(values: Mapping[str, Any]) -> Config:
@@ -54,40 +60,30 @@ def parse_config(values: Mapping[str, Any]) -> Config:
     return parse_settings(Config, values)
 
 
-def parse_settings(model: type[_Settings], values: Mapping[str, Any]) -> _Settings:
-    """`parse_config` for any configuration."""
+def parse_settings(
+    model: type[_Settings], values: Mapping[str, Any], places: Places | None = None, shown_by: str = SHOW
+) -> _Settings:
+    """`parse_config` for any configuration; `places` says where keys were given."""
     try:
         return model.model_validate(values)
     except ValidationError as error:
-        raise UserError(_explain(error, model)) from None
+        raise UserError(explain(error, model, places or {}, shown_by)) from None
 
 
-def valid_keys(model: type[BaseModel] = Config, prefix: str = "") -> list[str]:
-    """All dotted keys of the configuration, in order."""
-    keys: list[str] = []
-    for name, field in model.model_fields.items():
-        kind = field.annotation
-        if isinstance(kind, type) and issubclass(kind, BaseModel):
-            keys += valid_keys(kind, f"{prefix}{name}.")
-        else:
-            keys.append(prefix + name)
-    return keys
-
-
-def _read_yaml(file: str) -> Mapping[str, Any]:
+def _read_yaml(file: str) -> tuple[Mapping[str, Any], dict[str, int]]:
     try:
-        loaded = read_yaml(file)
+        loaded, lines = read_yaml_with_lines(file)
     except OSError as error:
         raise UserError(f"The config file {file} cannot be read ({error.strerror}): check the path.") from None
     except yaml.YAMLError as error:
         raise UserError(f"The config file {file} is not valid YAML: {describe_trouble(error)}.") from None
     if loaded is None:
-        return {}
+        return {}, {}
     if not isinstance(loaded, dict) or not all(isinstance(v, dict) for v in loaded.values()):
         raise UserError(
             f"The config file {file} must hold sections with fields below them: see `saliency-prompt config show`."
         )
-    return loaded
+    return loaded, lines
 
 
 def _parse_value(key: str, text: str) -> Any:
@@ -95,7 +91,7 @@ def _parse_value(key: str, text: str) -> Any:
         return parse_yaml(text)
     except yaml.YAMLError:
         raise UserError(
-            f"--set {key}: {_brief(text)} is not a value; quote it if it holds special characters."
+            f"--set {key}: {brief(text)} is not a value; quote it if it holds special characters."
         ) from None
 
 
@@ -112,54 +108,3 @@ def _merge(into: dict[str, Any], values: Mapping[str, Any]) -> None:
             _merge(into[key], value)
         else:
             into[key] = value
-
-
-def _explain(error: ValidationError, model: type[BaseModel]) -> str:
-    """All that is wrong, in one line."""
-    said = list(dict.fromkeys(_sentence(one, model) for one in error.errors()))
-    return said[0] if len(said) == 1 else f"{len(said)} things in the configuration are wrong. {' '.join(said)}"
-
-
-def _sentence(found: "ErrorDetails", model: type[BaseModel]) -> str:
-    place = ".".join(str(part) for part in found["loc"])
-    if found["type"] == "extra_forbidden":
-        nearest = _nearest_key(place, model)
-        return f"There is no config key {place!r}: did you mean {nearest!r}? (`saliency-prompt config show` lists all.)"
-    if found["type"] == "value_error":
-        return f"{found['ctx']['error']}."
-    message = found["msg"][0].lower() + found["msg"][1:]
-    return f"The config value {place} = {_brief(found['input'])} is not valid: {message}{_unit(place, model)}."
-
-
-def _brief(value: object) -> str:
-    said = repr(value)
-    return said if len(said) <= 80 else f"{said[:80]}..."
-
-
-def _nearest_key(place: str, model: type[BaseModel]) -> str:
-    keys = valid_keys(model)
-    field = place.rpartition(".")[2]
-    if same := [key for key in keys if key.rpartition(".")[2] == field]:  # the right field in the wrong section
-        return difflib.get_close_matches(place, same, n=1, cutoff=0.0)[0]
-    if "." not in place:
-        keys = [*model.model_fields, *keys]
-    if elsewhere := [k for k in keys if k.rpartition(".")[2] == place.rpartition(".")[2]]:
-        return difflib.get_close_matches(place, elsewhere, n=1, cutoff=0.0)[0]
-    close = difflib.get_close_matches(place, keys, n=1, cutoff=0.5)
-    if close:
-        return close[0]
-    by_field = {k.rpartition(".")[2]: k for k in keys}  # perhaps the right field in the wrong section
-    return by_field[difflib.get_close_matches(place.rpartition(".")[2], by_field, n=1, cutoff=0.0)[0]]
-
-
-def _unit(place: str, root: type[BaseModel]) -> str:
-    """The field's own sentence, so that the user sees unit and purpose beside the error."""
-    model: Any = root
-    for part in place.split("."):
-        field = getattr(model, "model_fields", {}).get(part)
-        if field is None:
-            return ""
-        if field.description:
-            return f" ({part}: {field.description.rstrip('.')})"
-        model = field.annotation
-    return ""

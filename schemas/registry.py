@@ -13,7 +13,7 @@ from .labels.merge import MERGE_PRESETS, MergeLabelConfig
 from .labels.ncut import NCUT_PRESETS, NcutLabelConfig
 from .labels.random import RANDOM_PRESETS, RandomConfig
 from .labels.saliency import PRESETS, Config
-from .load import load_settings, parse_settings
+from .load import SHOW, load_settings, parse_settings
 
 Presets = Mapping[str, Mapping[str, Any]]
 
@@ -111,7 +111,9 @@ def load_label_config(
 ) -> LabelConfig:
     """Defaults, then the preset, then the file, then `section.field=value` overrides; UserError for mistakes."""
     spec = find_producer(producer)
-    return load_settings(spec.config, spec.presets, preset or next(iter(spec.presets)), file, overrides)
+    return load_settings(
+        spec.config, spec.presets, preset or next(iter(spec.presets)), file, overrides, f"{SHOW} {producer}"
+    )
 
 
 def parse_label_config(producer: str, values: Mapping[str, Any]) -> LabelConfig:

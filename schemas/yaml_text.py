@@ -4,6 +4,7 @@ The events of a text are walked before a value is built. What aliases stand for 
 since whoever uses the values walks all of it.
 """
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -39,12 +40,32 @@ def parse_yaml(text: str) -> Any:
 
 def read_yaml(path: str) -> Any:
     """`parse_yaml` of a file. Raises OSError, and yaml.YAMLError also if it is too large or not UTF-8."""
+    return parse_yaml(_read_text(path))
+
+
+def read_yaml_with_lines(path: str) -> tuple[Any, dict[str, int]]:
+    """`read_yaml`, and for each key of mappings in mappings, by dotted name, the line it stands in, from 1 on."""
+    text = _read_text(path)
+    value = parse_yaml(text)
+    return value, dict(_lines(yaml.compose(text, yaml.SafeLoader), ""))
+
+
+def _lines(node: yaml.Node | None, prefix: str) -> Iterator[tuple[str, int]]:
+    if not isinstance(node, yaml.MappingNode):
+        return
+    for key, value in node.value:
+        if isinstance(key, yaml.ScalarNode):
+            yield f"{prefix}{key.value}", key.start_mark.line + 1
+            yield from _lines(value, f"{prefix}{key.value}.")
+
+
+def _read_text(path: str) -> str:
     with Path(path).open("rb") as file:
         data = file.read(MAX_BYTES + 1)
     if len(data) > MAX_BYTES:
         raise _Refused(f"it has more than {MAX_BYTES:,} bytes")
     try:
-        return parse_yaml(data.decode("utf-8-sig"))
+        return data.decode("utf-8-sig")
     except UnicodeDecodeError:
         raise _Refused("it is not UTF-8 text") from None
 

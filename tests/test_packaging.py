@@ -2,10 +2,15 @@
 
 import subprocess
 import sys
+import tomllib
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+from packaging.version import Version
 
 ROOT = Path(__file__).parents[1]
 FLOORS = ("schemas", "models", "store", "stages", "pipeline", "cluster", "cli")
@@ -50,3 +55,40 @@ def test_the_version_is_said_once() -> None:
     import saliency_prompt
 
     assert version("saliency-prompt") == saliency_prompt.__version__
+
+
+def pins() -> dict[str, Version]:
+    lines = (ROOT / "constraints.txt").read_text().splitlines()
+    named = [line.split("==") for line in lines if not line.startswith("#")]
+    return {canonicalize_name(name): Version(version) for name, version in named}
+
+
+def requirements() -> Iterator[Requirement]:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    for group in (project["dependencies"], *project["optional-dependencies"].values()):
+        yield from map(Requirement, group)
+
+
+def test_every_requirement_is_pinned_within_its_range() -> None:
+    pinned = pins()
+    wanted = [one for one in requirements() if one.name != "saliency-prompt"]
+    missing = [one.name for one in wanted if canonicalize_name(one.name) not in pinned]
+    assert not missing, "`make lock` pins them in constraints.txt"
+    outside = [str(one) for one in wanted if pinned[canonicalize_name(one.name)] not in one.specifier]
+    assert not outside, "`make lock` pins them anew in constraints.txt"
+
+
+def test_extras_name_extras_that_exist() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    named = {extra for one in requirements() if one.name == "saliency-prompt" for extra in one.extras}
+    assert named <= set(project["optional-dependencies"])
+
+
+def test_the_citation_has_the_version() -> None:
+    import yaml
+
+    import saliency_prompt
+
+    cited = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    assert cited["version"] == saliency_prompt.__version__
+    assert {"cff-version", "message", "title", "authors"} <= cited.keys()

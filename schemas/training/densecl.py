@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from ..load import load_settings
+from ..load import SHOW, load_settings
 from ..section import FREE, Precision, Section
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
@@ -195,4 +195,4 @@ def load_densecl_config(
     preset: str = "densecl", file: str | None = None, overrides: Iterable[str] = ()
 ) -> DenseCLConfig:
     """Defaults, then the preset, then the file, then `section.field=value` overrides; UserError for mistakes."""
-    return load_settings(DenseCLConfig, DENSECL_PRESETS, preset, file, overrides)
+    return load_settings(DenseCLConfig, DENSECL_PRESETS, preset, file, overrides, f"{SHOW} densecl")

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from ..errors import UserError
-from ..load import load_settings
+from ..load import SHOW, load_settings
 from . import contrastmask, freesolo, knet, mask2former, queryinst, solo
 from .sections import Preset, PromptedConfig, SupervisedConfig
 
@@ -105,7 +105,9 @@ def load_training_config(
 ) -> SupervisedConfig:
     """Configuration of training on labels: defaults, then the preset, then the file, then `section.field=value`."""
     spec = find_model(model)
-    return load_settings(spec.training, spec.presets, preset or _first(spec.presets), file, overrides)
+    return load_settings(
+        spec.training, spec.presets, preset or _first(spec.presets), file, overrides, f"{SHOW} {model}"
+    )
 
 
 def load_pretraining_config(
@@ -117,7 +119,9 @@ def load_pretraining_config(
         able = ", ".join(name for name, one in MODELS.items() if one.pretraining is not None)
         raise UserError(f"{model} has no queries to put prompts on: pre-train one of {able}.")
     presets = spec.pretrain_presets
-    return load_settings(spec.pretraining, presets, preset or _first(presets), file, overrides)
+    return load_settings(
+        spec.pretraining, presets, preset or _first(presets), file, overrides, f"{SHOW} {model} --pretrain"
+    )
 
 
 def _first(presets: Mapping[str, Preset]) -> str:

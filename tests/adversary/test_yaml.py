@@ -85,7 +85,7 @@ def test_files_without_an_end_and_without_text_are_one_sentence(tmp_path: Path) 
 
 
 def test_a_deep_key_is_one_sentence() -> None:
-    with pytest.raises(UserError, match="There is no config key"):
+    with pytest.raises(UserError, match="here is no config key"):
         load_config(overrides=["nms" + ".x" * 3000 + "=1"])
 
 

@@ -172,6 +172,23 @@ def test_config() -> None:
             assert field.get("description"), f"{name} does not say why it exists"
 
 
+def test_every_configuration_can_be_shown() -> None:
+    from typer.testing import CliRunner
+
+    from saliency_prompt.cli.app import app
+    from saliency_prompt.schemas.registry import PRODUCERS
+    from saliency_prompt.schemas.training.registry import MODELS
+
+    prompted = [[name, "--pretrain"] for name, spec in MODELS.items() if spec.pretraining is not None]
+    for what in [*([name] for name in [*PRODUCERS, *MODELS, "unilseg", "densecl"]), *prompted]:
+        shown = CliRunner().invoke(app, ["config", "show", *what])
+        schema = CliRunner().invoke(app, ["config", "schema", *what])
+        assert (shown.exit_code, schema.exit_code) == (0, 0), what
+        assert set(yaml.safe_load(shown.stdout)) == set(json.loads(schema.stdout)["properties"])
+    assert "one of saliency" in complains("config", "show", "nobody")
+    assert "has no queries" in complains("config", "show", "solov2", "--pretrain")
+
+
 def test_a_config_file_round_trips(photos: Path, tmp_path: Path) -> None:
     file = tmp_path / "c.yaml"
     file.write_text(run("config", "show", "--preset", "paper-literal").stdout)
@@ -195,7 +212,7 @@ def test_weights(tmp_path: Path) -> None:
     ("arguments", "says"),
     [
         (["--set", "decode.shrt_side=5"], "did you mean 'decode.short_side'"),
-        (["--set", "decode.short_side=5"], "greater than or equal to 32"),
+        (["--set", "decode.short_side=5"], "must be 32 or more"),
         (["--preset", "nobody"], "saliency-prompt, freesolo, paper-literal, uplvp"),
         (["--device", "cuda:99"], "--device cpu"),
         (["--device", "toaster"], "toaster"),
