@@ -7,6 +7,9 @@ SYSTEM := $(VENV)/.system
 # Debian packages of tests that need real programs; without root these tests are skipped and say so.
 APT    := munge slurmctld slurmd slurm-client shellcheck chromium
 
+# Two files at a time, each on one core: small tensors gain nothing from threads.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --no-loadscope-reorder
+
 .PHONY: help demo test check fast docs lock clean
 
 help:               ## this list
@@ -35,10 +38,10 @@ check: $(STAMP)     ## format, lint, types
 	MYPYPATH=.mypy_link $(BIN)/mypy -p saliency_prompt
 
 fast: check         ## checks and the fast tests
-	$(BIN)/python -m pytest -m "not slow and not gpu and not cluster"
+	$(PYTEST) -m "not slow and not gpu and not cluster"
 
 test: check $(SYSTEM)  ## everything that runs without a GPU
-	$(BIN)/python -m pytest -m "not gpu"
+	$(PYTEST) -m "not gpu"
 
 docs: $(STAMP)      ## the documentation's site, in build/site
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet

@@ -1,10 +1,13 @@
-"""Images per second of labelling with a trained detector, over those of its bare forward pass in the same process.
+"""What labelling with trained detectors costs over their bare forward pass, in one process and in turns.
 
-    python benchmarks/detectors.py --run RUN --images DIR [--limit N] [--json F] [--set detect.min_score=0.1] ...
+    python benchmarks/detectors.py --run RUN [RUN ...] --images DIR [--limit N] [--json F] [--set detect.min_score=0.1]
 
-Job and forward alternate, on the same images, in the same batches, in the same arithmetic and with the same memory
-settings; the ratio is that of the medians. The forward is `find` on normalised images. The job is all of it: planning,
-reading, decoding, `find`, pasting and encoding masks, hashing, writing, committing, sealing.
+Jobs and forward passes of all runs alternate, on the same images, in the same batches, in the same arithmetic and with
+the same memory settings; ratios are those of medians. The network is backbone, pyramid and head (of SOLO's family); the
+forward is `find` on normalised images, with masks and NMS. The job is all of it: planning, reading, decoding, `find`,
+pasting and encoding masks, hashing, writing, committing, sealing. `cpu_seconds` are the process's, of all its threads:
+on a machine that others use too, the wall says nothing, and with OMP_NUM_THREADS=1 they do. Peak memory is that of the
+process, all runs being loaded.
 """
 
 from saliency_prompt.pipeline.process import tune_allocator
@@ -13,7 +16,6 @@ tune_allocator()  # as the command line does: before numpy and torch start threa
 
 # ruff: noqa: E402
 import argparse
-import json
 import statistics
 import tempfile
 import threading
@@ -24,9 +26,10 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
-from environment import describe
+from environment import describe, publish
 
 from saliency_prompt.models.detector import Limits, Size
+from saliency_prompt.models.solo.model import Solo
 from saliency_prompt.pipeline.batching import Batcher
 from saliency_prompt.pipeline.engine import MAX_WAITING_BATCHES, Admitted, load_image
 from saliency_prompt.pipeline.labeller import Labeller
@@ -40,6 +43,7 @@ from saliency_prompt.stages.pixels import PixelInput, stack_pixels
 from saliency_prompt.stages.producers.detector import LoadedDetectorProducer
 
 Result = TypeVar("Result")
+PARTS = ("network", "forward", "job")
 Batch = tuple[torch.Tensor, list[Size]]
 
 
@@ -78,6 +82,33 @@ def time_forward(
         return time.perf_counter() - start, count
 
 
+def time_network(
+    loaded: LoadedDetectorProducer, config: DetectorConfig, batches: list[Batch], device: torch.device
+) -> float | None:
+    """Seconds of the network alone on all batches; None for models that are no more than `find`."""
+    module = loaded.trained.module.to(device)
+    if not isinstance(module, Solo):
+        return None
+    pixels = PixelInput(module.backbone.mean, module.backbone.std, device, torch.float32)
+    dtype = DTYPES[config.detect.precision]
+    with torch.inference_mode(), torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
+        inputs = [pixels.normalise(images.to(device)) for images, _ in batches]
+        start = time.perf_counter()
+        for images in inputs:
+            module.head(module.features(images))
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        return time.perf_counter() - start
+
+
+def peak_megabytes(function: Callable[..., Result], *arguments: Any) -> tuple[Result, float]:
+    """A call, and the most memory that the process held during it (Linux)."""
+    Path("/proc/self/clear_refs").write_text("5")
+    result = function(*arguments)
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return result, float(next(line for line in lines if line.startswith("VmHWM")).split()[1]) / 1024
+
+
 def alone(threads: int, function: Callable[..., Result], *arguments: Any) -> Result:
     """Call a function in a thread of its own, whose OpenMP team ends with it."""
 
@@ -105,67 +136,106 @@ def time_job(
         return time.perf_counter() - start, seal.root_hash, seal.counts.masks
 
 
+class Contestant:
+    """A run on its images, and what was measured of it."""
+
+    def __init__(self, run: str, options: argparse.Namespace, device: torch.device) -> None:
+        asked = load_label_config("detector", overrides=options.overrides)
+        assert isinstance(asked, DetectorConfig)
+        loaded = Labeller(asked, run).load()
+        assert isinstance(loaded, LoadedDetectorProducer)
+        self.loaded, self.device = loaded, device
+        self.config = resolve_config(asked, loaded.facts, device)
+        refs = [ref for ref, _ in zip(open_source(options.images).refs(), range(options.limit), strict=False)]
+        read = [(ref, load_image(ref, self.config.decode, loaded.admission(self.config))) for ref in refs]
+        admitted = [one for _, one in read if isinstance(one, Admitted)]
+        self.paths = [ref.uri for ref, one in read if isinstance(one, Admitted)]
+        self.batches = form_batches(admitted, self.config.detect.batch_size)
+        self.wall: dict[str, list[float]] = {name: [] for name in PARTS}
+        self.cpu: dict[str, list[float]] = {name: [] for name in PARTS}
+        self.hashes: set[str] = set()
+        self.masks = 0
+        self.peaks: dict[str, float] = dict.fromkeys(PARTS, 0.0)
+
+    def warm_up(self, threads: int) -> None:
+        """Once everything, on few images."""
+        alone(threads, time_forward, self.loaded, self.config, self.batches[:1], self.device)
+        torch.set_num_threads(threads)  # what the job's own threads take
+        time_job(self.paths[: self.config.detect.batch_size], self.config, self.loaded, self.device)
+
+    def take_turn(self, threads: int) -> None:
+        """Measure once."""
+        arguments = (self.loaded, self.config, self.batches, self.device)
+        if (network := self._measured("network", alone, threads, time_network, *arguments)) is not None:
+            self.wall["network"].append(network)
+        self.wall["forward"].append(self._measured("forward", alone, threads, time_forward, *arguments)[0])
+        found = self._measured("job", time_job, self.paths, self.config, self.loaded, self.device)
+        self.wall["job"].append(found[0])
+        self.hashes.add(found[1])
+        self.masks = found[2]
+
+    def _measured(self, part: str, function: Callable[..., Result], *arguments: Any) -> Result:
+        start = time.process_time()
+        result, peak = peak_megabytes(function, *arguments)
+        self.cpu[part].append(time.process_time() - start)
+        self.peaks[part] = max(self.peaks[part], peak)
+        return result
+
+    def report(self) -> dict[str, Any]:
+        """What was measured."""
+        module, count = self.loaded.trained.module, len(self.paths)
+        known = [name for name in PARTS if self.wall[name]]
+        ratios = {
+            f"{kind}_{one}_over_{other}": round(statistics.median(times[one]) / statistics.median(times[other]), 3)
+            for kind, times in (("cpu", self.cpu), ("wall", self.wall))
+            for other, one in (("network", "forward"), ("network", "job"), ("forward", "job"))
+            if other in known
+        }
+        return {
+            "model": type(module).__name__,
+            "backbone": type(module.backbone).__name__,
+            "parameters": sum(parameter.numel() for parameter in module.parameters()),
+            "images": count,
+            "batches": len(self.batches),
+            "masks_per_image": self.masks / count,
+            "precision": self.config.detect.precision,
+            "batch_size": self.config.detect.batch_size,
+            "short_side": self.config.decode.short_side,
+            **ratios,
+            "job_images_per_second": count / statistics.median(self.wall["job"]),
+            "seconds": {name: self.wall[name] for name in known},
+            "cpu_seconds": {name: self.cpu[name] for name in known},
+            "peak_megabytes": {name: round(self.peaks[name]) for name in known},
+            "same_bytes_every_round": len(self.hashes) == 1,
+        }
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--run", required=True, help="folder of a training run")
+    parser.add_argument("--run", required=True, nargs="+", help="folders of training runs")
     parser.add_argument("--images", required=True, help="folder, glob or list, as `generate` takes it")
     parser.add_argument("--limit", type=int, default=64)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--device", default="auto")
     parser.add_argument("--set", action="append", default=[], dest="overrides")
-    parser.add_argument("--json")
+    parser.add_argument("--json", type=Path)
     options = parser.parse_args()
 
     device = resolve_device(options.device)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # of this thread: a second OpenMP team would slow the first
-    asked = load_label_config("detector", overrides=options.overrides)
-    assert isinstance(asked, DetectorConfig)
-    loaded = Labeller(asked, options.run).load()
-    assert isinstance(loaded, LoadedDetectorProducer)
-    config = resolve_config(asked, loaded.facts, device)
-    refs = [ref for ref, _ in zip(open_source(options.images).refs(), range(options.limit), strict=False)]
-    read = [(ref, load_image(ref, config.decode, loaded.admission(config))) for ref in refs]
-    admitted = [one for _, one in read if isinstance(one, Admitted)]
-    paths = [ref.uri for ref, one in read if isinstance(one, Admitted)]
-    batches = form_batches(admitted, config.detect.batch_size)
-
-    alone(threads, time_forward, loaded, config, batches[:2], device)  # warm-up
-    torch.set_num_threads(threads)  # what the job's own threads take
-    time_job(paths[: 2 * config.detect.batch_size], config, loaded, device)
-    forward, job, hashes, counts = [], [], set(), set()
+    contestants = [Contestant(run, options, device) for run in options.run]
+    for one in contestants:
+        one.warm_up(threads)
     for _ in range(options.rounds):
-        seconds, _ = alone(threads, time_forward, loaded, config, batches, device)
-        forward.append(seconds)
-        seconds, root_hash, masks = time_job(paths, config, loaded, device)
-        job.append(seconds)
-        hashes.add(root_hash)
-        counts.add(masks)
-    module = loaded.trained.module
-    result: dict[str, Any] = {
+        for one in contestants:
+            one.take_turn(threads)
+    result = {
         "benchmark": "detectors",
-        "model": type(module).__name__,
-        "backbone": type(module.backbone).__name__,
-        "parameters": sum(parameter.numel() for parameter in module.parameters()),
-        "images": len(admitted),
-        "batches": len(batches),
-        "masks_per_image": max(counts) / len(admitted),
-        "precision": config.detect.precision,
-        "batch_size": config.detect.batch_size,
-        "short_side": config.decode.short_side,
-        "ratio": statistics.median(forward) / statistics.median(job),
-        "job_images_per_second": len(admitted) / statistics.median(job),
-        "forward_images_per_second": len(admitted) / statistics.median(forward),
-        "job_seconds": job,
-        "forward_seconds": forward,
-        "same_bytes_every_round": len(hashes) == 1,
+        "runs": [one.report() for one in contestants],
         "environment": describe(device),
     }
-    text = json.dumps(result, indent=2)
-    print(text)
-    print(f"ratio {result['ratio']:.3f}")
-    if options.json:
-        Path(options.json).write_text(text + "\n", encoding="utf-8")
+    publish(result, options.json)
 
 
 if __name__ == "__main__":

@@ -1,9 +1,12 @@
 """Whether a detector that learned from free masks labels better than they do (FreeSOLO), on generated scenes.
 
-    python benchmarks/freesolo.py --weights densecl-r18-mini --seeds 3 --images 200 --out results.json
+    python benchmarks/freesolo.py --weights densecl-r18-mini --seeds 3 --images 200 --ablation --out results.json
 
-Of every seed: free masks of training scenes, two rounds on them, and the class-agnostic AP and AR100 of each label set
-against the truth, on the same scenes; then what few labels give from the last round and from the backbone.
+Of every seed: free masks of training scenes, by the backbone that every round starts from, and rounds on them; all are
+judged without classes against the truth of the same scenes: the free masks, what the detector of each round finds (at
+most 100 masks an image, as any detector is judged), and the labels that it leaves to the next round, which are its
+confident finds alone. Then, if asked, round 0 in each way of the thesis's ablation, and what few labels give from the
+last round and from the backbone.
 """
 
 import argparse
@@ -15,6 +18,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from environment import describe
 from rich.console import Console
 from scenes import write_scenes
 
@@ -33,13 +37,30 @@ from saliency_prompt.stages.training.fit import Control, Outcome, Place
 from saliency_prompt.store.dataset import Dataset
 
 NUMBERS = ("AP", "AP50", "AR100")
-FREE = ["decode.short_side=256", "decode.long_side=256", "filters.min_score=0.3", "filters.min_center_y=null"]
+FREE = ["decode.short_side=512", "decode.long_side=512", "filters.min_center_y=null"]
+ABLATION = {  # Table 6.7: d, and f
+    "no average": "weak.average=0",
+    "no maximum": "weak.maximum=0",
+    "no pairwise": "weak.pairwise=0",
+    "whole masks": "weak.masks=full",
+    "no embedding": "weak.embedding=0",
+}
+
+
+def told(found: dict[str, Any]) -> dict[str, float]:
+    return {f"{kind} {name}": found[kind][name] for kind in ("segm", "bbox") for name in NUMBERS}
 
 
 def scores_of(labels: Dataset | str, gt: Path) -> dict[str, float]:
     dataset = Dataset.open(labels) if isinstance(labels, str) else labels
-    found = evaluate_dataset(dataset, gt, all_images=True)
-    return {f"{kind} {name}": found[kind][name] for kind in ("segm", "bbox") for name in NUMBERS}
+    return told(evaluate_dataset(dataset, gt, all_images=True))
+
+
+def configured(seed: int, args: argparse.Namespace, *more: str) -> FreeSoloTraining:
+    settings = [f"trainer.seed={seed}", f"trainer.max_epochs={args.epochs}", "trainer.evaluate_every=0"]
+    training = load_training_config("freesolo", "tiny", overrides=[*settings, *args.set, *more])
+    assert isinstance(training, FreeSoloTraining)
+    return training
 
 
 def one_seed(seed: int, args: argparse.Namespace, base: Path) -> dict[str, Any]:
@@ -50,23 +71,30 @@ def one_seed(seed: int, args: argparse.Namespace, base: Path) -> dict[str, Any]:
     )
     found: dict[str, Any] = {"free": scores_of(free, gt)}
     print(seed, "free", found["free"], flush=True)
-    settings = [f"trainer.seed={seed}", f"trainer.max_epochs={args.epochs}", "trainer.evaluate_every=0", *args.set]
-    training = load_training_config("freesolo", "tiny", overrides=settings)
     labels = load_label_config("detector", "freesolo-round", None, [f"detect.min_score={args.min_score}"])
-    assert isinstance(training, FreeSoloTraining)
     assert isinstance(labels, DetectorConfig)
     device = resolve_device(args.device)
+    training = configured(seed, args)
     rounds = Rounds(str(base / "free"), base / "work", args.weights, training, labels, device, count=args.rounds)
 
     def train(job: TrainingJob) -> Outcome:
         return job.run(Place(device), Control())
 
+    def judge(name: str, run: Path) -> None:
+        found[name] = told(evaluate_run(run, str(photos), str(gt), device).report["class_agnostic"])
+        print(seed, name, found[name], flush=True)
+
     display = Display(Console(quiet=True))
     for round_ in run_rounds(rounds, train, label_here(display, threading.Event())):
         assert round_.labels is not None
-        name = f"round {round_.number}"
-        found[name] = scores_of(round_.labels, gt)
-        print(seed, name, found[name], flush=True)
+        judge(f"round {round_.number}", rounds.run_folder(round_.number))
+        found[f"labels {round_.number}"] = scores_of(round_.labels, gt)
+        print(seed, f"labels {round_.number}", found[f"labels {round_.number}"], flush=True)
+    for name, switch in ABLATION.items() if args.ablation else ():
+        out = base / name.replace(" ", "-")
+        inputs = Inputs(dataset=str(base / "free"), weights=args.weights)
+        train(TrainingJob("freesolo", configured(seed, args, switch), inputs, out))
+        judge(name, out)
     if args.percent:
         found["few labels"] = few_labels(seed, args, base, rounds.run_folder(args.rounds - 1), device)
         print(seed, found["few labels"], flush=True)
@@ -104,7 +132,7 @@ def paired(seeds: list[dict[str, Any]], better: str, than: str) -> dict[str, dic
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--weights", default="densecl-r18-mini")
-    parser.add_argument("--free-weights", default="lab-color", help="what makes the free masks")
+    parser.add_argument("--free-weights", help="what makes the free masks, if not --weights")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--images", type=int, default=200)
     parser.add_argument("--epochs", type=int, default=12)
@@ -116,13 +144,20 @@ def main() -> None:
     parser.add_argument("--set", action="append", default=[], help="of training")
     parser.add_argument("--free-set", action="append", default=[], help="of the free masks")
     parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--ablation", action="store_true", help="round 0 in other ways, too")
     args = parser.parse_args()
+    args.free_weights = args.free_weights or args.weights
     seeds = []
     for seed in range(args.seeds):
         with tempfile.TemporaryDirectory() as base:
             seeds.append(one_seed(seed, args, Path(base)))
-        result: dict[str, Any] = {"arguments": {k: str(v) for k, v in vars(args).items()}, "seeds": seeds}
+        result: dict[str, Any] = {
+            "arguments": {k: str(v) for k, v in vars(args).items() if k != "out"},
+            "environment": describe(resolve_device(args.device)),
+            "seeds": seeds,
+        }
         pairs = [("round 0", "free"), *((f"round {r}", f"round {r - 1}") for r in range(1, args.rounds))]
+        pairs += [("labels 0", "free"), *((name, "round 0") for name in ABLATION if args.ablation)]
         result["gains"] = {f"{one} over {other}": paired(seeds, one, other) for one, other in pairs}
         args.out.write_text(json.dumps(result, indent=1) + "\n")
     print(json.dumps(result["gains"], indent=1))

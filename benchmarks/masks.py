@@ -126,8 +126,11 @@ def run_arm(
 
 
 def picture(tallies: dict[str, Tally], images: list[dict[str, Any]], root: Path, target: Path) -> None:
-    """A row for every photograph: itself, then its ten best masks by each arm."""
-    rows = []
+    """A row for every photograph: itself, then its ten best masks by each arm, under their names."""
+    head = np.full((24, 256 * (len(tallies) + 1), 3), 255, np.uint8)
+    for place, name in enumerate(["photograph", *tallies]):
+        cv2.putText(head, name, (256 * place + 6, 17), cv2.FONT_HERSHEY_SIMPLEX, 0.45, (0, 0, 0), 1, cv2.LINE_AA)
+    rows = [head]
     for image in images:
         bgr = cv2.imread(str(root / image["file_name"]))
         rgb = cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB)
@@ -140,7 +143,7 @@ def picture(tallies: dict[str, Tally], images: list[dict[str, Any]], root: Path,
             else:
                 shown.append(rgb)
         rows.append(np.hstack([cv2.resize(one, (256, 192), interpolation=cv2.INTER_AREA) for one in shown]))
-    cv2.imwrite(str(target), cv2.cvtColor(np.vstack(rows), cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, 85])
+    cv2.imwrite(str(target), cv2.cvtColor(np.vstack(rows), cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, 80])
 
 
 def main() -> None:
@@ -182,7 +185,8 @@ def main() -> None:
     if options.figure:
         free = set(json.loads(options.show.read_text()))
         shown = [image for image in images if image["file_name"] in free][:8]
-        picture(tallies, shown, options.images, options.figure)
+        best = sorted(result, key=lambda name: -result[name]["AP"])[:4]
+        picture({name: tallies[name] for name in best}, shown, options.images, options.figure)
     report = {
         "benchmark": "masks",
         "half": options.half,

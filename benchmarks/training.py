@@ -1,11 +1,11 @@
 """What the training loop costs: the time of a step of every recipe over the bare forward and backward of its network.
 
-    python benchmarks/training.py --images DIR --gt F --dataset DATASET --weights W [--steps N] [--only NAME ...]
+    python benchmarks/training.py --images DIR --gt F --dataset DATASET --weights W [--turns N] [--only NAME ...]
 
-In one run and on the same samples: N steps of `TrainingJob.run` (loader, loop, logging, optimizer)
-after a warm-up of as many, and N times losses and gradients of the same network on a batch of the same loader that is
-held in memory, with the same optimizer step. Recipes at their `tiny` preset. Peak memory is the process's, of each
-recipe in a process of its own.
+In turns, in one process: ten steps of `TrainingJob.run` (loader, loop, logging, optimizer), and ten times losses,
+gradients and optimizer step of the same network on batches of the same loader that are held in memory; the ratio is
+the median of the turns' after the first. Recipes at their `tiny` preset. Peak memory is of both networks together, of
+each recipe in a process of its own.
 """
 
 import argparse
@@ -16,6 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ from saliency_prompt.stages.training.fit import Control, Place
 from saliency_prompt.stages.training.recipe import Part
 
 CPU = torch.device("cpu")
+TURN = 10  # steps
 
 
 def make_job(name: str, options: argparse.Namespace, out: Path, steps: int) -> TrainingJob:
@@ -49,44 +51,56 @@ def make_job(name: str, options: argparse.Namespace, out: Path, steps: int) -> T
     return TrainingJob("supervised", load_training_config(model, "tiny", overrides=settings), inputs, out)
 
 
-def measure(name: str, options: argparse.Namespace) -> dict[str, Any]:
-    """Seconds of a step in the loop and bare, and the peak of memory."""
-    steps = options.steps
-    with tempfile.TemporaryDirectory() as folder:
-        job = make_job(name, options, Path(folder) / "run", 3 * steps)
-        # entries every ten steps, and at the ends of epochs: the time between two of them
-        seconds: dict[int, float] = {}
+def bare_steps(job: TrainingJob) -> Callable[[], float]:
+    """A function that does ten steps on batches held in memory, and says the seconds of one."""
+    recipe = find_recipe(job.recipe)(job, Place(CPU)).recipe.train()
+    batches = iter(recipe.loader(Part(0, TURN, 0, 1, on_gpu=False)))
+    held = [next(batches) for _ in range(TURN)]
+    optimizer = recipe.configure_optimizers()
 
-        def report(progress: Any) -> None:
-            seconds[progress.step] = time.perf_counter()
-
-        job.run(Place(CPU), Control(report=report, max_steps=2 * steps))
-        noted = sorted(step for step in seconds if step >= steps // 2)
-        loop = (seconds[noted[-1]] - seconds[noted[0]]) / (noted[-1] - noted[0])
-
-        prepared = find_recipe(job.recipe)(make_job(name, options, Path(folder) / "bare", 3 * steps), Place(CPU))
-        recipe = prepared.recipe.train()
-        batches = iter(recipe.loader(Part(0, steps, 0, 1, on_gpu=False)))
-        held = [next(batches) for _ in range(min(4, steps))]
-        optimizer = recipe.configure_optimizers()
-        taken = []
-        for turn in range(steps + 4):
-            start = time.perf_counter()
-            loss = torch.stack(list(recipe.losses(held[turn % len(held)]).values())).sum()
+    def take() -> float:
+        start = time.perf_counter()
+        for batch in held:
+            loss = torch.stack(list(recipe.losses(batch).values())).sum()
             optimizer.zero_grad()
             loss.backward()
             if recipe.loop.clip:
                 torch.nn.utils.clip_grad_norm_(recipe.parameters(), recipe.loop.clip)
             optimizer.step()
             recipe.step += 1
-            if turn >= 4:
-                taken.append(time.perf_counter() - start)
-        bare = statistics.mean(taken)
+        return (time.perf_counter() - start) / TURN
+
+    return take
+
+
+def measure(name: str, options: argparse.Namespace) -> dict[str, Any]:
+    """Milliseconds of a step in the loop and bare, and the peak of memory."""
+    with tempfile.TemporaryDirectory() as folder:
+        total = TURN * (options.turns + 1)
+        job = make_job(name, options, Path(folder) / "run", total)
+        take_bare = bare_steps(make_job(name, options, Path(folder) / "bare", total))
+        take_bare()
+        pairs, start = [], 0.0
+
+        def report(progress: Any) -> None:
+            """Between two entries of the curves the loop did ten steps; then the same network does ten, bare."""
+            nonlocal start
+            loop = (time.perf_counter() - start) / TURN
+            if progress.step % TURN == 0:
+                bare = take_bare()
+                if progress.step > TURN:
+                    pairs.append((loop, bare))
+                start = time.perf_counter()
+
+        job.run(Place(CPU), Control(report=report, max_steps=total))
+        batch = find_recipe(job.recipe)(job, Place(CPU)).recipe.schedule.batch
+    loop, bare = (statistics.median(one) for one in zip(*pairs, strict=True))
     return {
         "milliseconds_in_the_loop": round(1e3 * loop, 1),
         "milliseconds_bare": round(1e3 * bare, 1),
-        "ratio": round(loop / bare, 3),
-        "samples_per_second": round(recipe.schedule.batch / loop, 2),
+        "ratio": round(statistics.median(one / other for one, other in pairs), 3),
+        "ratios": sorted(round(one / other, 3) for one, other in pairs),
+        "samples_per_second": round(batch / loop, 2),
         "peak_memory_gb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6, 2),
     }
 
@@ -97,7 +111,7 @@ def main() -> None:
     parser.add_argument("--gt", required=True)
     parser.add_argument("--dataset", required=True)
     parser.add_argument("--weights", required=True)
-    parser.add_argument("--steps", type=int, default=24)
+    parser.add_argument("--turns", type=int, default=6)
     parser.add_argument("--only", nargs="*")
     parser.add_argument("--one", help=argparse.SUPPRESS)
     parser.add_argument("--json", type=Path)
@@ -113,7 +127,7 @@ def main() -> None:
         said = subprocess.run(words, capture_output=True, text=True, check=True).stdout
         found[name] = json.loads(said.strip().splitlines()[-1])
         print(name, found[name], flush=True)
-    result = {"benchmark": "training", "steps": options.steps, "recipes": found, "environment": describe(CPU)}
+    result = {"benchmark": "training", "turns": options.turns, "recipes": found, "environment": describe(CPU)}
     publish(result, options.json)
 
 

@@ -5,6 +5,8 @@ from typing import Annotated, Literal
 
 import typer
 
+from ..schemas.errors import UserError
+from . import exits
 from .options import (
     ConfigFile,
     CpusPerWorker,
@@ -15,20 +17,30 @@ from .options import (
     MinWorkers,
     NoFollowLinks,
     Overrides,
-    Photos,
     Ray,
     Root,
     executor,
     plain_console,
 )
+from .plan import print_estimate
 
-Branch = Literal["unlabelled", "boxes", "tags"]
+Branch = Literal["unlabelled", "boxes", "tags", "masks"]
 
 
 def annotate(
-    photos: Photos,
     out: Annotated[str, typer.Option(help="The data set: a folder or a bucket URL. An unfinished one is resumed.")],
-    branch: Annotated[Branch, typer.Option(help="Pairs from captions, boxes (--gt), or tags.")] = "unlabelled",
+    photos: Annotated[
+        str | None, typer.Argument(help="A folder, list file, COCO json or URL; with --from it may go unsaid.")
+    ] = None,
+    branch: Annotated[
+        Branch, typer.Option(help="Pairs from captions, boxes (--gt), tags, or of the masks of --from.")
+    ] = "unlabelled",
+    from_: Annotated[
+        str | None, typer.Option("--from", metavar="DATASET", help="What to go on from: masks, or a pass before.")
+    ] = None,
+    passes: Annotated[
+        bool, typer.Option("--passes", help="One step, and its models, at a time, each into a data set beside OUT.")
+    ] = False,
     gt: Annotated[str | None, typer.Option(help="Of boxes: COCO annotations.")] = None,
     vocabulary: Annotated[str | None, typer.Option(help="Of tags: a file of tags, one a line.")] = None,
     referrer: Annotated[
@@ -55,23 +67,45 @@ def annotate(
     """Make pairs of masks and texts from photographs, by a chain of models. Exit codes are those of `generate`."""
     from ..pipeline.estimate import estimate
     from ..pipeline.generate import Job
+    from ..pipeline.parent import ParentPhotos, open_parent
+    from ..pipeline.passes import in_passes
+    from ..pipeline.plan import cut_like
     from ..pipeline.sources import open_source
+    from ..schemas.labels.annotate import AnnotateConfig
     from ..schemas.registry import load_label_config
     from ..stages.device import resolve_device
+    from ..store.dataset import Dataset
     from .generate import carry_out
-    from .plan import print_estimate
 
+    if photos is None and from_ is None:
+        raise UserError("Name the photographs, or a data set whose photographs to take with --from.")
     files = {"boxes.gt": gt, "tags.vocabulary": vocabulary}  # workers start elsewhere: whole paths
     named = [f"{key}={str(Path(file).absolute())!r}" for key, file in files.items() if file is not None]
     settings = load_label_config("annotate", None, config, [f"annotate.branch={branch}", *named, *(set_ or [])])
-    where = resolve_device(device)
-    source = open_source(photos, root, follow_links=not no_follow_links)
-    job = Job(out, settings, where, None if referrer is None else str(Path(referrer).absolute()))
-    if dry_run:
-        print_estimate(plain_console(stderr=True), out, estimate(source, settings, job.labeller.load(), where))
-        return
-    place = executor(ray, device, gpus_per_worker, cpus_per_worker, min_workers, max_workers)
-    carry_out(source, job, place, retry=retry_quarantined, report=report)
+    assert isinstance(settings, AnnotateConfig)
+    where, code = resolve_device(device), exits.DONE
+    run = None if referrer is None else str(Path(referrer).absolute())
+    for one, to in in_passes(settings, out) if passes else [(settings, out)]:
+        parent = None if from_ is None else open_parent(from_)
+        source = (
+            open_source(photos or "", root, follow_links=not no_follow_links)
+            if parent is None
+            else ParentPhotos(parent, photos)
+        )
+        job = Job(to, one, where, run, parent)
+        if dry_run:
+            plan = estimate(source, cut_like(parent, one), job.labeller.load(), where)
+            print_estimate(plain_console(stderr=True), to, plan)
+            return
+        place = executor(ray, device, gpus_per_worker, cpus_per_worker, min_workers, max_workers)
+        try:
+            carry_out(source, job, place, retry=retry_quarantined, report=report and to == out)
+        except typer.Exit as end:
+            if Dataset.open(to).sealed is None:
+                raise
+            code = end.exit_code
+        from_, photos = to, None
+    raise typer.Exit(code)
 
 
 def score(

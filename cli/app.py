@@ -26,6 +26,7 @@ from . import (
     operate,
     plan,
     report,
+    review,
     train,
     weights,
 )
@@ -52,6 +53,7 @@ app.command(rich_help_panel=DATA)(dataset.gc)
 app.command(rich_help_panel=LOOK)(dataset.show)
 app.command(rich_help_panel=LOOK)(report.report)
 app.command(rich_help_panel=LOOK)(explore.explore)
+app.command(rich_help_panel=LOOK)(review.review)
 app.add_typer(export.app, name="export", rich_help_panel=DATA)
 app.add_typer(derive.app, name="dataset", rich_help_panel=DATA)
 app.command(rich_help_panel=LOOK)(evaluate.evaluate)

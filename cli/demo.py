@@ -9,16 +9,24 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from ..schemas.load import load_config
+from ..schemas.registry import load_label_config
+from ..store.registered import WEIGHTS
+from ..store.weights import obtainable
 from .options import Device, Weights, plain_console
+
+MODERN = "dinov2-s14-focus"
 
 
 def demo(
     out: Annotated[str, typer.Option(help="Folder for photographs, data set and overlays; made anew.")] = "demo",
-    weights: Weights = "lab-color",
+    weights: Weights = None,
     device: Device = "auto",
 ) -> None:
-    """Label five photographs that ship with scikit-image, and draw what was found."""
+    """Label five photographs that ship with scikit-image, and draw what was found.
+
+    By merging features of DINOv2 where the extra dinov2 is installed, else by saliency of colour and texture. With
+    --weights, by saliency of these.
+    """
     from ..pipeline.demo import write_photographs
     from ..pipeline.generate import Job, generate
     from ..pipeline.progress import Display
@@ -31,7 +39,10 @@ def demo(
     for name in ("dataset", "overlays"):
         shutil.rmtree(folder / name, ignore_errors=True)
     console = plain_console()
-    settings = load_config(overrides=[f"features.weights={weights!r}"])
+    if weights is None and obtainable(WEIGHTS[MODERN]):
+        settings = load_label_config("merge", overrides=["merge.max_masks=12"])  # what an eye can tell apart
+    else:
+        settings = load_label_config("saliency", overrides=[f"features.weights={weights or 'lab-color'!r}"])
     start = time.perf_counter()
     with Display(console) as display:
         job = Job(str(folder / "dataset"), settings, resolve_device(device))

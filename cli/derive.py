@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ..schemas.errors import UserError
-from .options import DatasetUrl
+from .options import DatasetUrl, Keep, Verdicts, reviewed_by
 
 if TYPE_CHECKING:
     from ..schemas.manifest import Seal
@@ -31,16 +31,22 @@ def filter_(
     label: Annotated[
         list[int] | None, typer.Option(help="Keep these classes alone, by index; may be repeated.")
     ] = None,
+    reviewed: Keep = None,
+    tag: Annotated[
+        list[str] | None, typer.Option(help="Keep what bears this tag alone, itself or its image; may be repeated.")
+    ] = None,
+    verdicts: Verdicts = None,
     drop_empty: Annotated[bool, typer.Option("--drop-empty", help="Leave out images without masks.")] = False,
     drop_quarantined: Annotated[
         bool, typer.Option("--drop-quarantined", help="Leave out images that were set aside.")
     ] = False,
 ) -> None:
-    """Leave out masks by score, rank, area or class."""
+    """Leave out masks by score, rank, area or class, or by what people said of them in `review`."""
     from ..pipeline.derive import MaskFilter, filter_masks
 
     labels = None if label is None else tuple(label)
-    wanted = MaskFilter(min_score, top, min_area, max_share, labels, drop_empty, drop_quarantined)
+    people = reviewed_by(dataset, reviewed, verdicts, tag or ())
+    wanted = MaskFilter(min_score, top, min_area, max_share, labels, drop_empty, drop_quarantined, people)
     _tell(*filter_masks(dataset, out, wanted))
 
 

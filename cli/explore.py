@@ -7,7 +7,18 @@ import typer
 
 from ..schemas.errors import UserError
 from ..schemas.load import load_config
-from .options import ConfigFile, Device, Overrides, Preset, Weights, plain_console, with_weights
+from .options import (
+    AllowHost,
+    ConfigFile,
+    Device,
+    Host,
+    Overrides,
+    Port,
+    Preset,
+    Weights,
+    tell_address,
+    with_weights,
+)
 
 IMAGES = 200  # of a folder or data set, from the beginning
 
@@ -19,10 +30,9 @@ def explore(
     config: ConfigFile = None,
     set_: Overrides = None,
     device: Device = "auto",
-    port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 8000,
-    host: Annotated[
-        str, typer.Option(help="Who may connect: this machine alone, unless you say otherwise.")
-    ] = "127.0.0.1",
+    port: Port = 8000,
+    host: Host = "127.0.0.1",
+    allow_host: AllowHost = None,
 ) -> None:
     """Open a page where the pointer is a seed: its saliency map, its mask, and what became of it.
 
@@ -66,5 +76,4 @@ def explore(
     loaded = load_saliency(settings)
     explorer = Explorer(refs, resolve_config(settings, loaded.facts, where, source), loaded, where)
     explorer.analyse(0, explorer.config)  # warm, and trouble is told here
-    console = plain_console(stderr=True)
-    serve(explorer, command, host, port, lambda url: console.print(f"open {url} (Ctrl-C ends it)"))
+    serve(explorer, command, host, port, tell_address, allow_host or [])

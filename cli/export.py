@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from .options import DatasetUrl
+from .options import DatasetUrl, Keep, Kept, Verdicts, reviewed_by
 
 if TYPE_CHECKING:
     from ..pipeline.export.choice import Choice
@@ -54,6 +54,8 @@ def coco(
     top: Top = None,
     min_area: MinArea = 0,
     split: Split = None,
+    reviewed: Keep = None,
+    verdicts: Verdicts = None,
     names: Names = None,
     polygons: Polygons = False,
     tolerance: Tolerance = 0.0,
@@ -61,7 +63,7 @@ def coco(
     """Write COCO annotations: RLE masks or polygons, boxes, scores. Large image ids become small ones from 1 on."""
     from ..pipeline.export.coco import export_coco
 
-    choice = _choice(min_score, top, min_area, split)
+    choice = _choice(dataset, min_score, top, min_area, split, reviewed, verdicts)
     opened = _open(dataset)
     _tell(export_coco(opened, annotations, choice, class_names=_names(names), polygons=polygons, tolerance=tolerance))
 
@@ -74,13 +76,15 @@ def fiftyone(
     top: Top = None,
     min_area: MinArea = 0,
     split: Split = None,
+    reviewed: Keep = None,
+    verdicts: Verdicts = None,
     names: Names = None,
     images: Images = Placing.LINK,
 ) -> None:
     """Write a folder for FiftyOne: `data/` and `labels.json`, its COCODetectionDataset."""
     from ..pipeline.export.coco import export_fiftyone
 
-    choice = _choice(min_score, top, min_area, split)
+    choice = _choice(dataset, min_score, top, min_area, split, reviewed, verdicts)
     _tell(export_fiftyone(_open(dataset), out, choice, class_names=_names(names), placing=images.value))
 
 
@@ -92,6 +96,8 @@ def yolo(
     top: Top = None,
     min_area: MinArea = 0,
     split: Split = None,
+    reviewed: Keep = None,
+    verdicts: Verdicts = None,
     names: Names = None,
     tolerance: Tolerance = 1.0,
     images: Images = Placing.LINK,
@@ -99,7 +105,7 @@ def yolo(
     """Write a folder for YOLO segmentation: images, a text file of polygons for each, and `data.yaml`."""
     from ..pipeline.export.yolo import export_yolo
 
-    choice = _choice(min_score, top, min_area, split)
+    choice = _choice(dataset, min_score, top, min_area, split, reviewed, verdicts)
     report = export_yolo(
         _open(dataset), out, choice, class_names=_names(names), tolerance=tolerance, placing=images.value
     )
@@ -114,6 +120,8 @@ def cvat(
     top: Top = None,
     min_area: MinArea = 0,
     split: Split = None,
+    reviewed: Keep = None,
+    verdicts: Verdicts = None,
     names: Names = None,
     polygons: Polygons = False,
     tolerance: Tolerance = 1.0,
@@ -121,7 +129,7 @@ def cvat(
     """Write annotations for CVAT ("CVAT for images 1.1"): upload them to a task that has the photographs."""
     from ..pipeline.export.cvat import export_cvat
 
-    choice = _choice(min_score, top, min_area, split)
+    choice = _choice(dataset, min_score, top, min_area, split, reviewed, verdicts)
     opened = _open(dataset)
     _tell(export_cvat(opened, annotations, choice, class_names=_names(names), polygons=polygons, tolerance=tolerance))
 
@@ -134,6 +142,8 @@ def label_studio(
     top: Top = None,
     min_area: MinArea = 0,
     split: Split = None,
+    reviewed: Keep = None,
+    verdicts: Verdicts = None,
     names: Names = None,
     tolerance: Tolerance = 1.0,
     photos_url: Annotated[
@@ -143,7 +153,7 @@ def label_studio(
     """Write tasks with predictions for Label Studio, and the labelling interface beside them."""
     from ..pipeline.export.label_studio import export_label_studio
 
-    choice = _choice(min_score, top, min_area, split)
+    choice = _choice(dataset, min_score, top, min_area, split, reviewed, verdicts)
     report = export_label_studio(
         _open(dataset), annotations, choice, class_names=_names(names), tolerance=tolerance, photos_url=photos_url
     )
@@ -158,6 +168,8 @@ def png(
     top: Top = None,
     min_area: MinArea = 0,
     split: Split = None,
+    reviewed: Keep = None,
+    verdicts: Verdicts = None,
     names: Names = None,
     each: Annotated[
         bool, typer.Option("--each", help="A file for each mask, instead of one of numbers for each photograph.")
@@ -166,7 +178,7 @@ def png(
     """Write PNG masks and a table of them: numbers from 1 for the best, or black and white for each mask."""
     from ..pipeline.export.png import export_png
 
-    choice = _choice(min_score, top, min_area, split)
+    choice = _choice(dataset, min_score, top, min_area, split, reviewed, verdicts)
     _tell(export_png(_open(dataset), out, choice, class_names=_names(names), each=each))
 
 
@@ -178,12 +190,14 @@ def hugging_face(
     top: Top = None,
     min_area: MinArea = 0,
     split: Split = None,
+    reviewed: Keep = None,
+    verdicts: Verdicts = None,
     names: Names = None,
 ) -> None:
     """Write a folder for Hugging Face's `load_dataset`: parquet with the photographs inside."""
     from ..pipeline.export.hugging_face import export_hugging_face
 
-    choice = _choice(min_score, top, min_area, split)
+    choice = _choice(dataset, min_score, top, min_area, split, reviewed, verdicts)
     _tell(export_hugging_face(_open(dataset), out, choice, class_names=_names(names)))
 
 
@@ -193,10 +207,18 @@ def _open(url: str) -> "Dataset":
     return Dataset.open(url)
 
 
-def _choice(min_score: float, top: int | None, min_area: int, split: str | None) -> "Choice":
+def _choice(
+    dataset: str,
+    min_score: float,
+    top: int | None,
+    min_area: int,
+    split: str | None,
+    reviewed: Kept | None,
+    verdicts: str | None,
+) -> "Choice":
     from ..pipeline.export.choice import Choice, parse_shares
 
-    return Choice(min_score, top, min_area, parse_shares(split))
+    return Choice(min_score, top, min_area, parse_shares(split), reviewed_by(dataset, reviewed, verdicts))
 
 
 def _names(text: str | None) -> list[str]:

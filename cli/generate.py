@@ -15,6 +15,7 @@ from .options import (
     ConfigFile,
     CpusPerWorker,
     Device,
+    Every,
     From,
     GpusPerWorker,
     LabelledBy,
@@ -54,6 +55,7 @@ def generate(
     config: ConfigFile = None,
     set_: Overrides = None,
     root: Root = None,
+    every: Every = None,
     no_follow_links: NoFollowLinks = False,
     device: Device = "auto",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan with bytes and time, and stop.")] = False,
@@ -89,7 +91,7 @@ def generate(
     where = resolve_device(device)
     parent = None if from_ is None else open_parent(from_)
     source = (
-        open_source(photos or "", root, follow_links=not no_follow_links)
+        open_source(photos or "", root, follow_links=not no_follow_links, every=every)
         if parent is None
         else ParentPhotos(parent, photos)
     )

@@ -8,7 +8,7 @@ import typer
 
 from . import exits
 from .jobs import Out, RunFolder
-from .options import Device, LongSide, Overrides, ShortSide, Threshold
+from .options import Device, LongSide, Overrides, Root, ShortSide, Threshold
 from .referring import ask
 
 
@@ -87,6 +87,13 @@ def predict(
     ] = None,
     overlays: Annotated[Path | None, typer.Option(help="Folder for pictures of them.")] = None,
     min_score: Annotated[float, typer.Option(min=0, max=1, help="Smallest score.")] = 0.05,
+    root: Root = None,
+    ids_of: Annotated[
+        Path | None,
+        typer.Option(
+            help="COCO file whose image ids the results get, by file name; photographs it lacks are left out."
+        ),
+    ] = None,
     short_side: ShortSide = None,
     long_side: LongSide = None,
     threshold: Threshold = None,
@@ -109,6 +116,8 @@ def predict(
         overlays=overlays,
         min_score=min_score,
         conditions=Conditions(short_side, long_side, threshold),
+        root=root,
+        ids_of=ids_of,
         skip=skipped.append,
     )
     typer.echo(f"wrote {out}: {count:,} objects")

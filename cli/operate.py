@@ -60,8 +60,8 @@ def status(
     )
     console.print(f"  masks      {counts.masks:,}")
     console.print(f"  weights    {opened.card.weights_name}")
-    if opened.card.parent is not None:
-        console.print(f"  made from  {opened.card.parent}")
+    for parent in opened.card.parents:
+        console.print(f"  made from  {parent}")
     console.print(f"  sealed     {now.root_hash or 'no'}")
     if now.trouble:
         console.print(f"  damaged    the seal {now.trouble}: run `generate` again")

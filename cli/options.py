@@ -1,6 +1,8 @@
 """Options and output that several commands share."""
 
+from collections.abc import Collection
 from contextlib import AbstractContextManager, nullcontext
+from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -9,6 +11,15 @@ from rich.console import Console
 if TYPE_CHECKING:
     from ..pipeline.generate import Executor
     from ..schemas.labels.base import LabelConfig
+    from ..store.reviewed import Reviewed
+
+
+class Kept(StrEnum):
+    """What readers take of a data set that was looked through."""
+
+    NOT_REJECTED = "not-rejected"
+    ACCEPTED = "accepted"
+
 
 Preset = Annotated[
     str, typer.Option(help="Named configuration: saliency-prompt, freesolo, paper-literal or uplvp.", show_default=True)
@@ -54,22 +65,48 @@ MaxWorkers = Annotated[
     typer.Option(min=1, help="With --ray: grow up to so many as there is room; by default the minimum."),
 ]
 Photos = Annotated[
-    str, typer.Argument(help="Folder, glob, text file of paths, COCO json (its images list), or bucket URL.")
+    str, typer.Argument(help="Folder, glob, video, text file of paths, COCO json (its images list), or bucket URL.")
 ]
 PhotosOrNone = Annotated[
     str | None,
     typer.Argument(
-        help="Folder, glob, text file of paths, COCO json (its images list), or bucket URL. With --from: the folder or "
-        "URL that the photographs lie in now, if they have moved."
+        help="Folder, glob, video, text file of paths, COCO json (its images list), or bucket URL. With --from: the "
+        "folder or URL that the photographs lie in now, if they have moved."
     ),
 ]
 Root = Annotated[str | None, typer.Option(help="Folder or URL that names in a COCO json are relative to.")]
+Every = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        help="Take every n-th frame of a video or of the videos in a folder; of a folder of photographs every n-th.",
+    ),
+]
 NoFollowLinks = Annotated[
     bool,
     typer.Option(
         "--no-follow-links",
         help="Set files aside that links in a folder lead to elsewhere: for folders that strangers can write to.",
     ),
+]
+Keep = Annotated[
+    Kept | None,
+    typer.Option(
+        "--reviewed",
+        help="Heed the verdicts of `review`: leave out what was rejected, or take what was accepted alone.",
+    ),
+]
+Verdicts = Annotated[
+    str | None, typer.Option(metavar="FILE", help="File of verdicts; by default DATASET.verdicts.jsonl beside DATASET.")
+]
+Port = Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")]
+Host = Annotated[
+    str,
+    typer.Option(help="Who may connect: this machine alone, or with 0.0.0.0 all who reach it. There is no password."),
+]
+AllowHost = Annotated[
+    list[str] | None,
+    typer.Option(help="A further name that this machine is reached by, such as that of a proxy; may be repeated."),
 ]
 DatasetUrl = Annotated[str, typer.Argument(metavar="DATASET", help="Folder or bucket URL of a data set.")]
 
@@ -115,9 +152,24 @@ def with_weights(overrides: list[str] | None, weights: str | None) -> list[str]:
     return [*(overrides or []), *([f"features.weights={weights!r}"] if weights is not None else [])]
 
 
+def reviewed_by(url: str, keep: Kept | None, verdicts: str | None, tags: Collection[str] = ()) -> "Reviewed | None":
+    """What people let pass of a data set; None if nobody asks. A file or tags alone ask for what was not rejected."""
+    from ..store.dataset import Dataset
+    from ..store.reviewed import Reviewed
+
+    if keep is None and verdicts is None and not tags:
+        return None
+    return Reviewed.open(Dataset.open(url), "not-rejected" if keep is None else keep.value, verdicts, tags)
+
+
 def plain_console(*, stderr: bool = False) -> Console:
     """A console that prints what it is given: no wrapping, no colours by pattern, no markup in file names."""
     return Console(stderr=stderr, soft_wrap=True, highlight=False, markup=False, emoji=False)
+
+
+def tell_address(url: str) -> None:
+    """Where a local page is."""
+    plain_console(stderr=True).print(f"open {url} (Ctrl-C ends it)")
 
 
 ShortSide = Annotated[

@@ -11,6 +11,7 @@ from ..schemas.load import load_config
 from .options import (
     ConfigFile,
     Device,
+    Every,
     NoFollowLinks,
     Overrides,
     Photos,
@@ -43,6 +44,7 @@ def plan(
     config: ConfigFile = None,
     set_: Overrides = None,
     root: Root = None,
+    every: Every = None,
     no_follow_links: NoFollowLinks = False,
     device: Device = "auto",
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
@@ -57,7 +59,7 @@ def plan(
     from ..stages.device import resolve_device
 
     where = resolve_device(device)
-    source = open_source(photos, root, follow_links=not no_follow_links)
+    source = open_source(photos, root, follow_links=not no_follow_links, every=every)
     found = estimate(source, settings, Labeller(settings).load(), where)
     run = forecast(found, out, workers=workers, seconds_per_image=seconds_per_image, price=price_per_gpu_hour)
     if as_json:

@@ -34,7 +34,7 @@ def train_unilseg(
     if show_config:
         typer.echo(yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False), nl=False)
         return
-    if dataset is None and refer is None:
+    if dataset is None and refer is None and not config.data.tasks:
         raise UserError("UniLSeg trains on pairs: give PAIRS, or --refer with --images.")
     if (val[0] is None) != (val[1] is None):
         raise UserError("Evaluation needs both --val-images and --val-gt (references): give the other one too.")

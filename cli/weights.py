@@ -8,6 +8,7 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TransferSpeedColu
 
 from ..schemas.errors import UserError
 from ..store import weights as registry
+from ..store.registered import WEIGHTS, WeightsEntry
 from . import exits
 
 app = typer.Typer(help="Registered backbone weights.", no_args_is_help=True)
@@ -18,13 +19,16 @@ Name = Annotated[str, typer.Argument(help="A registered name.")]
 @app.command("list")
 def list_() -> None:
     """List the registered names, whether their files are here, and under which terms."""
-    for entry in registry.WEIGHTS.values():
+    for entry in WEIGHTS.values():
         if entry.computed:
             state = "built in"
         elif not registry.obtainable(entry):
             state = f"extra {entry.extra}"
         else:
-            state = "here" if registry.cached_path(entry).is_file() else f"{entry.size / 1e6:.0f} MB to fetch"
+            missing = (
+                "to get by hand" if entry.gate else f"{entry.size / 1e6:.0f} MB to fetch" if entry.size else "to fetch"
+            )
+            state = "here" if registry.cached_path(entry).is_file() else missing
         typer.echo(f"{entry.name:24} {entry.arch:32} {state:16} {entry.note}")
         typer.echo(f"{'':24} licence: {entry.licence or 'MIT, as this program'}")
 
@@ -34,8 +38,8 @@ def fetch(name: Name) -> None:
     """Download the file of a registered name, resuming where an earlier download stopped, and check its hash."""
     entry = _entry(name)
     with Progress(BarColumn(), DownloadColumn(), TransferSpeedColumn(), console=Console(stderr=True)) as bar:
-        task = bar.add_task(name, total=entry.size)
-        path = registry.fetch(entry, progress=lambda done, total: bar.update(task, completed=done, total=total))
+        task = bar.add_task(name, total=entry.size or None)
+        path = registry.fetch(entry, progress=lambda done, total: bar.update(task, completed=done, total=total or None))
     typer.echo(path)
 
 
@@ -51,9 +55,9 @@ def verify(name: Name) -> None:
     raise typer.Exit(exits.FOUND_WORSE)
 
 
-def _entry(name: str) -> registry.WeightsEntry:
-    entry = registry.WEIGHTS.get(name)
+def _entry(name: str) -> WeightsEntry:
+    entry = WEIGHTS.get(name)
     if entry is None or entry.computed:
-        files = ", ".join(e.name for e in registry.WEIGHTS.values() if not e.computed)
+        files = ", ".join(e.name for e in WEIGHTS.values() if not e.computed)
         raise UserError(f"{name!r} is not a registered file: take one of {files}.")
     return entry

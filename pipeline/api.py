@@ -83,6 +83,8 @@ def train(
     images: str | Path | None = None,
     gt: str | Path | None = None,
     dataset: str | Path | None = None,
+    panoptic_gt: str | Path | None = None,
+    mattes: str | Path | None = None,
     weights: str | None = None,
     start: str | Path | None = None,
     prompts: bool = False,
@@ -97,17 +99,23 @@ def train(
 ) -> Any:
     """Train a model into the folder `out`: on `images` with `gt`, or on the pseudo-labels of `dataset`.
 
+    solov2-panoptic learns from `images` with `panoptic_gt`, a COCO panoptic json whose PNGs lie in a folder of its
+    name; solov2-matting from `images` with `mattes`, a folder of alphas, and begins at a run of solov2.
     From the backbone `weights`, or from the run `start`. `prompts` is Saliency Prompt pre-training. `report` is told of
     progress (`step`, `values`, ...). Gives the outcome: `step`, `finished`, `checkpoint`, `values`, `skipped`.
     Raises UserError.
 
         sp.train("run/", model="solov2", images="photos/", gt="instances.json", weights="backbone.safetensors")
     """
-    from ..schemas.training.registry import load_pretraining_config, load_training_config
+    from ..schemas.training.registry import find_model, load_pretraining_config, load_training_config
     from ..stages.device import resolve_device
     from ..stages.training.fit import Control, Place
     from .training.job import Inputs, TrainingJob
 
+    if sum(one is not None for one in (dataset, gt, panoptic_gt, mattes)) != 1:
+        raise UserError(
+            "Train on one thing: images with gt (or panoptic_gt, or mattes), or a dataset of pseudo-labels."
+        )
     if weights is None and start is None:
         raise UserError("Training begins somewhere: give weights, a backbone's file or name, or start, a run.")
     load = load_pretraining_config if prompts else load_training_config
@@ -115,12 +123,14 @@ def train(
         dataset=_text(dataset),
         images=_text(images),
         gt=_text(gt),
+        panoptic_gt=_text(panoptic_gt),
+        mattes=_text(mattes),
         val_images=_text(val_images),
         val_gt=_text(val_gt),
         weights=weights,
         start=_text(start),
     )
-    recipe = "saliency-prompt" if prompts else "supervised"
+    recipe = "saliency-prompt" if prompts else find_model(model).recipe
     job = TrainingJob(recipe, load(model, preset, None, settings), inputs, Path(out), resume)
     return job.run(Place(resolve_device(device)), Control(report=report, max_steps=max_steps))
 
@@ -170,11 +180,13 @@ def evaluate(
     short_side: int | None = None,
     long_side: int | None = None,
     threshold: float | None = None,
+    max_detections: int | None = None,
 ) -> dict[str, Any]:
     """AP and AR in per cent against COCO ground truth: of a data set, or, with `images`, of a training run.
 
     Of a data set, and of a run's `class_agnostic` part, all categories count as one. Sides in pixels and the
-    probability above which a pixel is in a mask are those a run was trained with, unless given. Raises UserError.
+    probability above which a pixel is in a mask are those a run was trained with, unless given; so is the number of
+    instances of an image that count (100; LVIS: 300). Raises UserError.
 
         print(sp.evaluate("labels/", "instances.json")["segm"]["AR100"])
     """
@@ -186,7 +198,7 @@ def evaluate(
     from .training.evaluate import evaluate_run
     from .training.find import Conditions
 
-    conditions = Conditions(short_side, long_side, threshold)
+    conditions = Conditions(short_side, long_side, threshold, max_detections)
     return evaluate_run(Path(labels), str(images), str(gt), resolve_device(device), conditions).report
 
 

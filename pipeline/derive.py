@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, fields
 from itertools import takewhile
 
 import numpy as np
@@ -13,6 +13,7 @@ from ..schemas.manifest import Seal
 from ..schemas.records import ImageRecord
 from ..stages.read import is_url
 from ..store.dataset import Dataset
+from ..store.reviewed import Reviewed
 from .export.choice import Choice, scattered
 from .rewrite import Labelled, Origin, keep_masks, write_derived
 
@@ -25,6 +26,7 @@ Made = tuple[Dataset, Seal]
 class MaskFilter:
     """Which masks stay. `top` counts those that pass the rest; `labels` are indices of classes, None for all.
 
+    `reviewed` is what people let pass.
     Images without masks stay, unless `drop_empty`; quarantined ones stay, unless `drop_quarantined`.
     """
 
@@ -35,15 +37,26 @@ class MaskFilter:
     labels: tuple[int, ...] | None = None
     drop_empty: bool = False
     drop_quarantined: bool = False
+    reviewed: Reviewed | None = None
+
+    def describe(self) -> dict[str, object]:
+        """What the new card says of it."""
+        options = {one.name: getattr(self, one.name) for one in fields(self) if one.name != "reviewed"}
+        return options if self.reviewed is None else {**options, "reviewed": self.reviewed.describe()}
 
     def __call__(self, record: ImageRecord) -> ImageRecord | None:
         """The record with the masks that stay, None if it does not stay itself."""
+        if self.reviewed is not None and not self.reviewed.keeps_image(record.image_id):
+            return None
         if record.status == "quarantined":
             return None if self.drop_quarantined else record
         found = record.masks
         if found is not None:
             stays = (found.score >= self.min_score) & (found.area >= self.min_area)
             stays &= found.area <= self.max_share * record.width * record.height
+            if self.reviewed is not None:
+                about = (record.image_id, found.counts, record.height, record.width)
+                stays &= self.reviewed.keeps_masks(*about)
             if self.labels is not None:
                 stays &= np.isin(np.asarray(found.extra["label"]), self.labels)
             record = keep_masks(record, np.flatnonzero(stays)[: self.top].tolist())
@@ -61,7 +74,7 @@ def filter_masks(url: str, out: str, wanted: MaskFilter) -> Made:
             if (kept := wanted(record)) is not None:
                 yield ref, kept
 
-    return write_derived(out, [origin], records, "filter", asdict(wanted), origin.dataset.card.source)
+    return write_derived(out, [origin], records, "filter", wanted.describe(), origin.dataset.card.source)
 
 
 def sample(url: str, out: str, *, images: int, seed: int = 0) -> Made:

@@ -8,7 +8,8 @@ from pathlib import Path
 import torch
 
 from ..schemas.labels.base import LabelConfig
-from ..schemas.records import ImageRef
+from ..schemas.records import ImageRef, columns_of, masks_schema
+from ..schemas.registry import PRODUCERS, producer_of
 from ..stages.producers.contract import Loaded
 from ..store.dataset import Dataset
 from ..store.layout import CARD
@@ -40,6 +41,7 @@ def estimate(source: Source, config: LabelConfig, loaded: Loaded, device: torch.
     """List the source, run two small samples of it and extrapolate (the first warms up and is not counted)."""
     resolved = resolve_config(config, loaded.facts, device, source)
     producer = loaded.build(resolved, device)
+    own = PRODUCERS[producer_of(resolved)].columns
     size = max(4, 2 * producer.batch_size)
     sample, n_images, bytes_in = _sample(source, 2 * size)
     warm, timed = sample[: len(sample) // 2], sample[len(sample) // 2 :]
@@ -47,7 +49,7 @@ def estimate(source: Source, config: LabelConfig, loaded: Loaded, device: torch.
         engine.submit(warm).result()
         start = time.perf_counter()
         records = engine.submit(timed).result()
-        files = build_shard(records, resolved.compression_level)
+        files = build_shard(records, resolved.compression_level, masks_schema(columns_of(own)))
         seconds = time.perf_counter() - start
     share = n_images / len(timed)
     return Estimate(

@@ -12,6 +12,7 @@ from pathlib import Path, PurePath
 
 from ..schemas.errors import UserError
 from ..schemas.records import ImageRef
+from ..stages.coverage import place_of
 from ..stages.names import name_on_disk, stored_name
 from ..stages.read import is_url
 from .naming import Exif, exact_id, image_id_from_name, locate
@@ -69,9 +70,7 @@ class TextFile:
                 raise UserError(f"{entry} in {self._path} has a query, which is not supported: list plain addresses.")
             return ImageRef(image_id_from_name(entry), entry, entry)
         name = stored_name(name_on_disk(PurePath(entry).as_posix()))
-        uri = (
-            locate(self._root, name) if self._root else str(Path(stored_name(str(self._path.absolute().parent)), name))
-        )
+        uri = locate(self._root, name) if self._root else place_of(entry, self._path.absolute().parent)
         return ImageRef(image_id_from_name(name), name, uri)
 
 

@@ -71,6 +71,8 @@ def plan(
     Raises UserError if `out` holds a data set of another configuration, weights or source, or if two inputs have
     the same id.
     """
+    if config.needs_parent and parent is None:
+        raise UserError("These labels are made from those of another data set: name it with --from.")
     store = open_store(out)
     if store.exists(CARD):
         return _resume(Dataset.open(out), source, config, loaded, parent)

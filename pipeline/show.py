@@ -18,6 +18,7 @@ from ..schemas.labels.base import DecodeConfig
 from ..schemas.labels.saliency import Config
 from ..schemas.load import parse_config
 from ..schemas.records import ImageRef
+from ..stages.coverage import Coverage
 from ..stages.decode import decode_image
 from ..stages.overlay import PLAIN, Style, draw_overlay
 from ..stages.producers.saliency.saliency import seed_layout
@@ -26,7 +27,6 @@ from ..store.check_rows import boxes_of
 from ..store.damage import DamageError
 from ..store.dataset import Dataset, ShardTables
 from ..store.layout import CARD
-from .coverage import Coverage
 from .export.choice import EVERYTHING, Choice
 from .export.stream import stored_class_names
 

@@ -15,11 +15,12 @@ from typing import Protocol
 
 from ..schemas.errors import UserError
 from ..schemas.records import ImageRef
-from ..stages.names import name_on_disk, stored_name
+from ..stages.names import IMAGE_SUFFIXES, name_on_disk, stored_name
 from ..stages.read import is_url, open_bucket, split_url
 from .lists import CocoImages, TextFile
 from .naming import Exif, NameIds
-from .walk import IMAGE_SUFFIXES, Files, no_image, starts_like_image, suffix, tell_ignored
+from .videos import EveryNth, is_video, open_videos
+from .walk import Files, no_image, starts_like_image, suffix, tell_ignored
 
 _BUCKET_SCHEMES = ("s3", "s3a", "gs", "az", "azure", "adl", "abfs", "abfss")
 
@@ -42,13 +43,18 @@ class Source(Protocol):
         """The images, streamed; raises `UserError` at a malformed entry, or at the end if there was none."""
 
 
-def open_source(photos: str, root: str | None = None, *, follow_links: bool = True) -> Source:
+def open_source(photos: str, root: str | None = None, *, follow_links: bool = True, every: int | None = None) -> Source:
     """The source that `photos` names; a list's relative names start at `root`, a folder or a bucket URL.
 
-    A single photograph is a source of one. Without `follow_links` a link that leads out of the folder is set aside;
-    names in lists with a root never lead out. Raises `UserError` for what does not exist or cannot be understood, and
-    for a `root` where no names are relative to one.
+    A video gives its frames, a single photograph is a source of one. With `every`, a folder gives the frames of its
+    videos or, if it has none, its photographs, and of all every n-th is taken. Without `follow_links` a link that leads
+    out of the folder is set aside; names in lists with a root never lead out. Raises `UserError` for what does not
+    exist or cannot be understood, and for a `root` where no names are relative to one.
     """
+    if every is not None:
+        path = Path(name_on_disk(photos)).expanduser()
+        videos = None if is_url(photos) else open_videos(path, every, follow_links)
+        return videos or EveryNth(open_source(photos, root, follow_links=follow_links), every)
     if (source := _open_files(photos, follow_links)) is not None:
         if root is not None:
             raise UserError(f"{photos} is no list, so that no names start at a root: leave --root out.")
@@ -78,6 +84,8 @@ def _open_files(photos: str, follow_links: bool) -> Source | None:
         raise _missing(path)
     if path.is_dir():
         return Files(os.path.realpath(path), ("**", "*"), os.path.realpath(path), follow_links)
+    if is_video(path.name):
+        return open_videos(path, 1, follow_links)
     if path.suffix.lower() in IMAGE_SUFFIXES or (not path.suffix and starts_like_image(path)):
         folder = os.path.realpath(path.parent)
         return Files(folder, (path.name.replace("[", "[[]"),), str(Path(folder, path.name)), follow_links)

@@ -3,19 +3,17 @@
 import logging
 import os
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from fnmatch import fnmatchcase
 from pathlib import Path
 
 from ..schemas.errors import UserError
 from ..schemas.records import ImageRef
 from ..stages.header import image_format
-from ..stages.names import stored_name
+from ..stages.names import IMAGE_SUFFIXES, stored_name
 from .naming import Exif, NameIds, stays_inside
 
 log = logging.getLogger(__name__)
-
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
 
 Pattern = tuple[str, ...]  # of a glob: one entry per folder level, ** for any number of them
 
@@ -24,10 +22,18 @@ class Files:
     """Files below a folder that match a pattern, by relative path; hidden ones are skipped.
 
     Links to folders are not followed: they may lead in circles. A file without a suffix is one if it begins like one.
-    Of the names, one folder's per level of depth are in memory.
+    With `wanted`, files of these names are taken instead of photographs. Of the names, one folder's per level of depth
+    are in memory.
     """
 
-    def __init__(self, root: str, pattern: Pattern, description: str, follow_links: bool) -> None:
+    def __init__(
+        self,
+        root: str,
+        pattern: Pattern,
+        description: str,
+        follow_links: bool,
+        wanted: Callable[[str], bool] | None = None,
+    ) -> None:
         self.description = stored_name(description)
         self.ignored = 0
         self.folder = root if pattern[0] == "**" else None
@@ -35,6 +41,7 @@ class Files:
         self._root = root
         self._pattern = pattern
         self._follow_links = follow_links
+        self._wanted = wanted
 
     def refs(self) -> Iterator[ImageRef]:
         """The images by relative path."""
@@ -48,7 +55,7 @@ class Files:
                 if below:
                     levels.append(self._entries(relative, below))
                     break
-                if _is_folder(entry) or not _is_photograph(entry):
+                if _is_folder(entry) or not self._is_wanted(entry):
                     self.ignored += 1
                     ignored["links to folders" if _is_folder(entry) else suffix(entry.name)] += 1
                 else:
@@ -85,6 +92,9 @@ class Files:
                 if pattern[0] == "**" or (len(pattern) > 1 and fnmatchcase(entry.name, pattern[0]))
             }:
                 yield relative + "/", entry, below
+
+    def _is_wanted(self, entry: os.DirEntry[str]) -> bool:
+        return _is_photograph(entry) if self._wanted is None else self._wanted(entry.name)
 
     def _ref(self, relative: str, entry: os.DirEntry[str], ids: NameIds) -> ImageRef:
         inside = self._follow_links or not entry.is_symlink() or stays_inside(self._root, relative)

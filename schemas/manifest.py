@@ -112,6 +112,12 @@ class DatasetCard(Document):
         return min(self.shard_size, self.n_images - shard_id * self.shard_size)
 
     @property
+    def parents(self) -> tuple[str, ...]:
+        """Root hashes of the data sets that it was labelled anew or derived from."""
+        derived = () if self.derivation is None else self.derivation.parents
+        return tuple(dict.fromkeys([*([] if self.parent is None else [self.parent]), *derived]))
+
+    @property
     def masks_schema(self) -> pa.Schema:
         """The columns of its masks."""
         own = self.mask_columns or self.producer != "saliency"

@@ -23,7 +23,7 @@ class Histogram(Document):
 
 
 class Provenance(Document):
-    """What the data set is made of."""
+    """What the data set is made of. `parents` are root hashes of the data sets that it was labelled or derived from."""
 
     url: str
     root_hash: str | None  # None while it is not sealed
@@ -35,6 +35,8 @@ class Provenance(Document):
     source: str
     device: str
     config: dict[str, Any]
+    producer: str = "saliency"
+    parents: tuple[str, ...] = ()
 
 
 class Quarantined(Document):

@@ -7,8 +7,9 @@ from pathlib import Path
 import torch
 
 from ..models.backbones.base import Backbone, Take
-from ..models.backbones.registry import BACKBONES, TIMM, build_backbone
+from ..models.backbones.registry import ANY, BACKBONES, build_backbone
 from ..models.backbones.state_dict import backbone_state, fill, infer_arch, unwrap
+from ..models.backbones.swin import infer_swin, swin_state
 from ..models.backbones.vit_state import infer_vit, vit_state
 from ..schemas.errors import UserError
 from ..store.weights import read_tensors, resolve_weights
@@ -42,11 +43,11 @@ def load_backbone(
     """Build the backbone that the weights belong to and fill it, on the CPU; torch's generator is not advanced.
 
     `arch` is read off the weights when "auto" (for `random`: resnet50). `seed` matters for `random` alone. Weights
-    `timm:NAME` are those that timm fetches; `layer` and `take` choose the features of a ViT (see `vit.TimmFeatures`).
-    `cache` is the folder of downloaded weights. Raises UserError for weights that cannot be had, cannot be
-    read, or do not fit.
+    `timm:NAME` and `transformers:NAME` are those that these packages fetch; `layer` and `take` choose the features of
+    a ViT (see `vit.TimmFeatures`). `cache` is the folder of downloaded weights. Raises UserError for weights that
+    cannot be had, cannot be read, or do not fit.
     """
-    if weights.startswith(TIMM):
+    if weights.startswith(ANY):
         if arch not in ("auto", weights):
             raise UserError(f"the weights {weights} are not of {arch}: set features.arch to auto")
         module = build_backbone(weights, stride_in_1x1=stride_in_1x1, layer=layer, take=take, pretrained=True)
@@ -58,7 +59,7 @@ def load_backbone(
         found, state = _read(resolved.path, arch)
     else:
         assert entry is not None
-        learned = arch.startswith(TIMM) or (arch in BACKBONES and BACKBONES[arch].learned)
+        learned = arch.startswith(ANY) or (arch in BACKBONES and BACKBONES[arch].learned)
         found = arch if entry.name == "random" and learned else entry.arch
     if arch not in ("auto", found):
         raise UserError(f"the weights {weights} are of {found}, not {arch}: set features.arch to auto or to {found}")
@@ -68,7 +69,7 @@ def load_backbone(
         torch.manual_seed(seed)
         module = build_backbone(found, stride_in_1x1=stride_in_1x1, layer=layer, take=take)
     if state is not None:
-        fill(module.get_submodule("model") if found.startswith(TIMM) else module, state)
+        fill(module.get_submodule("model") if found.startswith(ANY) else module, state)
         digest = resolved.sha256
     elif module.version is not None:
         digest = hashlib.sha256(module.version.encode()).hexdigest()
@@ -81,10 +82,13 @@ def _read(path: Path, arch: str) -> tuple[str, dict[str, torch.Tensor]]:
     """The architecture that a file is of, and its tensors under the names of that."""
     raw = read_tensors(path)
     vit = vit_state(raw)
-    if arch.startswith(TIMM):
+    if arch.startswith(ANY):
         return arch, unwrap(raw) if vit is None else vit
     if vit is not None:
         return infer_vit(vit), vit
+    swin = swin_state(raw)
+    if swin is not None:
+        return infer_swin(swin), swin
     state = backbone_state(raw)
     return infer_arch(state), state
 

@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..schemas.labels.base import DecodeConfig
-from ..schemas.records import ImageRef
+from ..schemas.records import ImageRecord, ImageRef, MaskSet
 from .header import MAX_SCANS, ImageHeader, count_scans, parse_header
 from .overdue import named_if_overdue
 from .png_chunks import without_remarks
@@ -49,6 +49,23 @@ class DecodedImage:
     height: int
     exif_orientation: int
     sha256: str
+
+
+def labelled(ref: ImageRef, image: DecodedImage, masks: MaskSet | None) -> ImageRecord:
+    """The row of an image that was labelled, perhaps with nothing."""
+    height, width = image.pixels.shape[:2]
+    return ImageRecord(
+        image_id=ref.image_id,
+        file_name=ref.file_name,
+        status="ok" if masks else "empty",
+        width=image.width,
+        height=image.height,
+        exif_orientation=image.exif_orientation,
+        resized_width=width,
+        resized_height=height,
+        sha256=image.sha256,
+        masks=masks,
+    )
 
 
 def resized_shape(height: int, width: int, config: DecodeConfig) -> tuple[int, int]:

@@ -20,6 +20,8 @@ from .rle import compress_many
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float32]
 Flags = npt.NDArray[np.bool_]
+Share = tuple[float, float]  # of height and width
+WHOLE: Share = (1.0, 1.0)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -53,20 +55,28 @@ class MaskRuns:
 
 
 def encode_masks(
-    saliency_KHW: Floats, scores_K: Floats, *, height: int, width: int, tau: float, filters: FiltersConfig
+    saliency_KHW: Floats,
+    scores_K: Floats,
+    *,
+    height: int,
+    width: int,
+    tau: float,
+    filters: FiltersConfig,
+    share: Share = WHOLE,
 ) -> EncodedMasks:
     """Upsample, threshold (>= tau), filter and encode the maps of one image (values in 0..1, best first).
 
-    A map with score 0 is none. Masks that lose all pixels are dropped. Filters follow the offline script of
+    `share` is the part of the maps' height and width that the image fills from the upper left, less than 1 where it was
+    padded. A map with score 0 is none. Masks that lose all pixels are dropped. Filters follow the offline script of
     FreeSOLO (demo/inference_freemask.py); `min_score` comes first, before any work on pixels.
     """
     least = filters.min_score or 0.0
     candidates = np.flatnonzero((scores_K > 0) & (scores_K >= least))
-    runs = upsampled_runs(saliency_KHW[candidates], height, width, tau)
+    runs = upsampled_runs(saliency_KHW[candidates], height, width, tau, share)
     area, bbox, passed = _measure(runs, filters)
     if filters.keep_best and not passed.any():
         candidates = np.flatnonzero(scores_K > 0)
-        runs = upsampled_runs(saliency_KHW[candidates], height, width, tau)
+        runs = upsampled_runs(saliency_KHW[candidates], height, width, tau, share)
         area, bbox, _ = _measure(runs, filters)
         passed = np.arange(len(runs.index)) == 0
     return EncodedMasks(candidates[runs.index[passed]], compress_runs(runs, passed), bbox[passed], area[passed])
@@ -78,12 +88,14 @@ def encode_runs(runs: MaskRuns) -> EncodedMasks:
     return EncodedMasks(runs.index, compress_runs(runs, np.ones(len(runs.index), bool)), bbox, area)
 
 
-def upsampled_runs(saliency_KHW: Floats, height: int, width: int, tau: float) -> MaskRuns:
-    """Runs of pixels >= tau in the bilinearly upsampled maps, in columns of `height` pixels."""
+def upsampled_runs(saliency_KHW: Floats, height: int, width: int, tau: float, share: Share = WHOLE) -> MaskRuns:
+    """Runs of pixels >= tau in the bilinearly upsampled maps, in columns of `height` pixels; see `encode_masks`."""
     maps, rows, _ = saliency_KHW.shape
     cells_KWH = np.full((maps, saliency_KHW.shape[2], rows + 1), -1.0, np.float32)  # columns begin outside
     cells_KWH[:, :, 1:] = saliency_KHW.transpose(0, 2, 1)
-    owner, start, end = column_runs(_interpolate_columns(cells_KWH, width), tau, height, step=height / rows)
+    owner, start, end = column_runs(
+        _interpolate_columns(cells_KWH, width, share[1]), tau, height, step=height / (rows * share[0])
+    )
     first = np.flatnonzero(np.diff(owner, prepend=-1))
     return MaskRuns(owner[first], first, start, end, height, width)
 
@@ -134,9 +146,19 @@ def column_runs(
     return mask[group[::2]], edge[::2], edge[1::2]
 
 
-def _interpolate_columns(cells_KWH: Floats, width: int) -> Floats:
-    """Linear interpolation [K, W, H] -> [K, width, H] with half-pixel centres, clamped at the border."""
-    maps, _, rows = cells_KWH.shape
+def _interpolate_columns(cells_KWH: Floats, width: int, share: float) -> Floats:
+    """Linear interpolation [K, W, H] -> [K, width, H] with half-pixel centres, clamped at the border.
+
+    `width` pixels are the first `share` of the cells.
+    """
+    maps, columns, rows = cells_KWH.shape
+    if share < 1:
+        place = ((np.arange(width) + 0.5) * (columns * share / width) - 0.5).clip(0, columns - 1)
+        left = place.astype(np.int64)
+        part = (place - left).astype(np.float32)[:, None]
+        right = np.minimum(left + 1, columns - 1)
+        between: Floats = cells_KWH[:, left] * (1 - part) + cells_KWH[:, right] * part
+        return between
     level = np.empty((maps, width, rows), np.float32)
     for cells_WH, out in zip(cells_KWH, level, strict=True):
         cv2.resize(cells_WH, (rows, width), dst=out, interpolation=cv2.INTER_LINEAR)

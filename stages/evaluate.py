@@ -2,14 +2,15 @@
 
 The traps (each has a test): a detection on a category that the ground truth lacks is dropped; a ground-truth
 annotation with id 0 counts as never matched; detections that carry boxes get the boxes' areas, which moves
-masks between the small, medium and large bins; masks of another size than the ground truth's match nothing.
+masks between the small, medium and large bins; masks of another size than the ground truth's match nothing;
+for another number of detections than 100, AP is -1.
 """
 
 import contextlib
 import io
 import json
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
@@ -21,9 +22,31 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from ..schemas.errors import UserError
+from .federated import answerable, by_frequency, excuse, is_federated, mean_known
 
 IouType = Literal["segm", "bbox"]
 METRICS = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
+MOST = 100  # detections of an image that count
+
+
+@dataclass(frozen=True, slots=True)
+class Judge:
+    """A library with the interface of pycocotools: its classes of annotations and of an evaluation."""
+
+    annotations: Callable[[], Any]
+    evaluation: Callable[[Any, Any, str], Any]
+
+
+PYCOCOTOOLS = Judge(COCO, COCOeval)
+
+
+def fastest_judge() -> Judge:
+    """faster-coco-eval if it is installed, else pycocotools."""
+    try:
+        import faster_coco_eval
+    except ImportError:
+        return PYCOCOTOOLS
+    return Judge(faster_coco_eval.COCO, faster_coco_eval.COCOeval_faster)
 
 
 def evaluate_coco(
@@ -34,16 +57,22 @@ def evaluate_coco(
     class_agnostic: bool = True,
     image_ids: Collection[int] | None = None,
     category_ids: Collection[int] | None = None,
+    most: int = MOST,
+    judge: Judge | None = None,
 ) -> dict[str, Any]:
-    """COCO AP and AR in per cent, at IoU 0.50:0.95 and at most 1, 10 and 100 detections per image.
+    """COCO AP and AR in per cent, at IoU 0.50:0.95 and at most 1, 10 and `most` detections per image.
 
     `gt` is a COCO annotation file. Detections are COCO results: `image_id`, `score`, and `segmentation` (RLE)
     or `bbox` (XYWH); with a mask, the box is the mask's tight box. Class-agnostic evaluation ignores categories
     on both sides; otherwise `category_id` is needed. All images of the ground truth count, those without
-    detections too, or only `image_ids`; with categories, all of them or only `category_ids`.
+    detections too, or only `image_ids`; with categories, all of them or only `category_ids`. The judge is
+    faster-coco-eval where it is installed (the same numbers but for rounding), else pycocotools.
 
-    Returns {"segm": {metric: value or None where undefined}, "bbox": {...}, "images": number evaluated,
-    "ignored_images": number of images with detections that the ground truth lacks}.
+    Of LVIS's files (`federated`) detections count, with categories, only where the file tells; and there are "APr",
+    "APc" and "APf" of rare, common and frequent categories. LVIS takes 300 as `most`.
+
+    Returns {"segm": {metric: value or None where undefined}, "bbox": {...}, "images": number evaluated, "objects":
+    number in them that may be found, "ignored_images": number of images with detections that the ground truth lacks}.
     """
     truth = _read_ground_truth(gt)
     known = {image["id"] for image in truth["images"]}
@@ -75,22 +104,36 @@ def evaluate_coco(
             "unrotated (decode.exif = ignore)."
         )
 
+    if most <= 10:
+        raise UserError(f"At most {most} detections an image leave no AR at 10: take more than 10.")
+    federated = not class_agnostic and is_federated(truth)
+    if federated:
+        usable = answerable(usable, truth)
+
     wanted = categories if category_ids is None else sorted(category_ids)
     if category_ids is not None and (class_agnostic or not wanted or not set(wanted) <= set(categories)):
         # pycocotools averages over whatever is asked for, and ignores the question without categories
         raise UserError(f"Categories to evaluate must be some of {gt}, with class_agnostic off: choose among its ids.")
 
+    # what LVIS does not count is taken from pycocotools' own matches
+    judge = PYCOCOTOOLS if federated else judge or fastest_judge()
     report: dict[str, Any] = {}
     for iou_type in iou_types:
-        coco_gt = _coco({**truth, "annotations": _truth_annotations(truth, iou_type, gt)})
+        coco_gt = _coco({**truth, "annotations": _truth_annotations(truth, iou_type, gt)}, judge)
         results = [
             _result(i, d, iou_type, categories[0] if class_agnostic else d["category_id"])
             for i, d in enumerate(usable, start=1)
         ]
-        report[iou_type] = _summary(
-            coco_gt, _coco({**truth, "annotations": results}), iou_type, class_agnostic, sorted(chosen), wanted
-        )
-    return {**report, "images": len(chosen), "ignored_images": len(found - known)}
+        evaluation = judge.evaluation(coco_gt, _coco({**truth, "annotations": results}, judge), iou_type)
+        evaluation.params.useCats = 0 if class_agnostic else 1
+        evaluation.params.imgIds, evaluation.params.catIds = sorted(chosen), wanted
+        evaluation.params.maxDets = [1, 10, most]
+        report[iou_type] = _summary(evaluation, truth if federated else None)
+    objects = sum(
+        one["image_id"] in chosen and not one.get("iscrowd") and (class_agnostic or one["category_id"] in wanted)
+        for one in truth["annotations"]
+    )
+    return {**report, "images": len(chosen), "objects": objects, "ignored_images": len(found - known)}
 
 
 def detections_from_dataset(
@@ -122,13 +165,19 @@ def detections_from_dataset(
 
 
 def match_image_ids(images: Iterable[pa.Table], gt: Path) -> dict[int, int]:
-    """Image ids of a data set (`schemas.records.IMAGES_SCHEMA`) -> those of a COCO file, matched by file name.
-
-    Equal relative paths match first, then equal base names. Images without a partner are left out.
-    """
+    """Image ids of a data set (`schemas.records.IMAGES_SCHEMA`) -> those of a COCO file, as `match_names`."""
     names: dict[int, str] = {}
     for table in images:
         names.update(zip(table.column("image_id").to_pylist(), table.column("file_name").to_pylist(), strict=True))
+    return match_names(names, gt, "the data set")
+
+
+def match_names(names: Mapping[int, str], gt: Path, whose: str) -> dict[int, int]:
+    """Image ids -> those of a COCO file, matched by file name; `whose` they are is for messages.
+
+    Equal relative paths match first, then equal base names. Images without a partner are left out. Raises UserError if
+    none has one, or if names are ambiguous.
+    """
     truth = {image["file_name"]: image["id"] for image in _read_ground_truth(gt)["images"] if "file_name" in image}
     matched = {image_id: truth[name] for image_id, name in names.items() if name in truth}
 
@@ -140,13 +189,13 @@ def match_image_ids(images: Iterable[pa.Table], gt: Path) -> dict[int, int]:
     if twice := [base for base in offered if wanted[base] and wanted[base] + offered[base] > 2]:
         raise UserError(
             f"{len(twice)} file names, such as {twice[0]!r}, stand for several images: "
-            f"write paths relative to the data set's root into the file_name fields of {gt}."
+            f"write paths relative to the photographs' root into the file_name fields of {gt}."
         )
     by_base = dict(candidates)
     matched.update((image_id, by_base[base]) for base, image_id in waiting if base in by_base)
     if names and not matched:
         raise UserError(
-            f"None of the {len(names)} images of the data set has the file name of one of the {len(truth)} images "
+            f"None of the {len(names)} images of {whose} has the file name of one of the {len(truth)} images "
             f"of {gt}: give the annotation file of the same images."
         )
     return matched
@@ -247,29 +296,24 @@ def _result(number: int, detection: Mapping[str, Any], iou_type: IouType, catego
     return {**result, "bbox": bbox, "area": bbox[2] * bbox[3]}
 
 
-def _coco(content: dict[str, Any]) -> COCO:
-    coco = COCO()
+def _coco(content: dict[str, Any], judge: Judge = PYCOCOTOOLS) -> Any:
+    coco = judge.annotations()
     coco.dataset = content
     with contextlib.redirect_stdout(io.StringIO()):
         coco.createIndex()
     return coco
 
 
-def _summary(
-    truth: COCO,
-    results: COCO,
-    iou_type: IouType,
-    class_agnostic: bool,
-    image_ids: list[int],
-    category_ids: list[int],
-) -> dict[str, float | None]:
-    evaluation = COCOeval(truth, results, iou_type)
-    evaluation.params.useCats = 0 if class_agnostic else 1
-    evaluation.params.imgIds = image_ids
-    evaluation.params.catIds = category_ids
+def _summary(evaluation: Any, federated: Mapping[str, Any] | None) -> dict[str, float | None]:
     with contextlib.redirect_stdout(io.StringIO()):
         evaluation.evaluate()
+        if federated is not None:
+            excuse(evaluation, federated)
         evaluation.accumulate()
         evaluation.summarize()
-    stats = np.asarray(evaluation.stats, np.float64)
-    return {name: None if value < 0 else 100 * float(value) for name, value in zip(METRICS, stats, strict=True)}
+    names = [name.replace("100", str(evaluation.params.maxDets[-1])) for name in METRICS]
+    stats = dict(zip(names, np.asarray(evaluation.stats, np.float64).tolist(), strict=True))
+    stats["AP"] = mean_known(evaluation.eval["precision"][:, :, :, 0, -1])
+    if federated is not None:
+        stats |= by_frequency(evaluation, federated)
+    return {name: None if value < 0 else 100 * value for name, value in stats.items()}

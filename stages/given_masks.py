@@ -19,9 +19,9 @@ from ..schemas.labels.base import DecodeConfig
 from ..schemas.labels.saliency import FeaturesConfig, PromptsConfig
 from ..schemas.records import Column, ImageRecord, ImageRef, MaskSet
 from .backbone import LoadedBackbone
-from .decode import DecodedImage
+from .decode import DecodedImage, labelled
 from .features import FeatureExtractor
-from .pixels import Shape, arrival, to_host
+from .pixels import Arriving, Shape, arrival, to_host
 from .producers.contract import PixelBatch
 from .read import BadImage, quarantined
 
@@ -63,19 +63,6 @@ def admit_grid(backbone: LoadedBackbone, features: FeaturesConfig) -> Callable[[
     return admit
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class FeaturesOfBatch:
-    """Features [B, D, H, W] on their way to host memory; read them after `wait`."""
-
-    features_BDHW: Tensor  # noqa: N815
-    arrived: torch.cuda.Event | None
-
-    def wait(self) -> None:
-        """See `contract.Work`."""
-        if self.arrived is not None:
-            self.arrived.synchronize()
-
-
 class GivenMasksProducer:
     """See `contract.Producer`: `give` says which masks an image has, and the backbone gives their vectors."""
 
@@ -101,16 +88,16 @@ class GivenMasksProducer:
         self.admit = admit_grid(backbone, features)
         self._prompts, self._source, self._give = prompts, source, give
 
-    def forward(self, batch: PixelBatch) -> FeaturesOfBatch:
+    def forward(self, batch: PixelBatch) -> Arriving[Tensor]:
         """See `contract.Producer`."""
         if not (self._prompts.seed or self._prompts.box_mean):
-            return FeaturesOfBatch(torch.empty(len(batch.images), 0, 1, 1), None)
+            return Arriving(torch.empty(len(batch.images), 0, 1, 1), None)
         features_BDHW = self._features(self._features.upload(batch.pixels))
-        return FeaturesOfBatch(to_host(features_BDHW.float()), arrival(self.device))
+        return Arriving(to_host(features_BDHW.float()), arrival(self.device))
 
-    def record(self, work: FeaturesOfBatch, i: int, ref: ImageRef, image: DecodedImage) -> ImageRecord:
+    def record(self, work: Arriving[Tensor], i: int, ref: ImageRef, image: DecodedImage) -> ImageRecord:
         """See `contract.Producer`."""
-        features_DHW = work.features_BDHW[i].numpy()
+        features_DHW = work.found[i].numpy()
         try:
             if not np.isfinite(features_DHW).all():
                 raise BadImage("non_finite_features", "the backbone gave NaN or infinite features for this image")
@@ -118,18 +105,7 @@ class GivenMasksProducer:
         except BadImage as bad:
             return quarantined(ref, bad, image.sha256)
         masks = _mask_set(given, features_DHW, image, self._prompts, self._source) if given.counts else None
-        return ImageRecord(
-            image_id=ref.image_id,
-            file_name=ref.file_name,
-            status="ok" if masks else "empty",
-            width=image.width,
-            height=image.height,
-            exif_orientation=image.exif_orientation,
-            resized_width=image.pixels.shape[1],
-            resized_height=image.pixels.shape[0],
-            sha256=image.sha256,
-            masks=masks,
-        )
+        return labelled(ref, image, masks)
 
     def close(self) -> None:
         """See `contract.Producer`."""

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from ..schemas.partial import Group, Split
-from .evaluate import IouType, evaluate_coco
+from .evaluate import MOST, IouType, evaluate_coco
 
 COLUMNS = ("AP", "AP50", "AP75", "APs", "APm", "APl")  # of the paper's tables
 GROUPS: tuple[Group, ...] = ("novel", "base", "all")
@@ -20,6 +20,7 @@ def evaluate_groups(
     iou_types: Collection[IouType] = ("segm", "bbox"),
     *,
     image_ids: Collection[int] | None = None,
+    most: int = MOST,
 ) -> dict[str, dict[str, Any]]:
     """`evaluate_coco` with categories, for each group: the mean over its classes on all images.
 
@@ -34,6 +35,7 @@ def evaluate_groups(
             class_agnostic=False,
             image_ids=image_ids,
             category_ids=[categories[label] for label in split.labels(group)],
+            most=most,
         )
         for group in groups
     }

@@ -8,6 +8,8 @@ names share one. Lists may use the same form.
 
 import re
 
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
+
 _ESCAPE = re.compile(r"\\udc(5c|[89a-f][0-9a-f])")
 
 

@@ -53,7 +53,7 @@ def draw_overlay(
     names: Sequence[str] | None = None,
     style: Style = PLAIN,
 ) -> Image:
-    """A copy of an RGB photograph with its masks drawn, best first in the arguments and on top in the picture.
+    """A copy of an RGB photograph with its masks drawn, best first in the arguments, the smaller on top in the picture.
 
     counts: COCO compressed RLEs at the size of the photograph; boxes: XYWH in pixels; seeds_xy [N, 2]: the
     seeds' places in pixels; names: what each mask is, written before its score. Labels never cover each other: one
@@ -62,9 +62,10 @@ def draw_overlay(
     canvas = image_HW3.copy()
     height, width = canvas.shape[:2]
     pen = _pen(height, width)
-    order = range(len(counts) - 1, -1, -1)
     masks = [coco_mask.decode({"size": [height, width], "counts": c}) for c in counts]
-    for i in order:  # from the photograph, so that a pixel shows its best mask alone, without lines of those below
+    # Small ones last: what a person holds would be hidden by the person. Of equals the better ones.
+    order = sorted(range(len(masks)), key=lambda i: (-int(masks[i].sum()), -i))
+    for i in order:  # from the photograph, so that a pixel shows its topmost mask alone, without lines of those below
         inside = masks[i].astype(bool)
         canvas[inside] = (1 - style.alpha) * image_HW3[inside] + style.alpha * np.array(palette_color(i))
         _outline(canvas, masks[i], palette_color(i), pen)
@@ -73,7 +74,12 @@ def draw_overlay(
         cv2.rectangle(canvas, (x, y), (x + w - 1, y + h - 1), palette_color(i), pen.thin, cv2.LINE_AA)
     taken = [] if seeds_xy is None else [_mark(canvas, seeds_xy[i], palette_color(i), pen) for i in order]
     texts = [f"{score:.2f}" if names is None else f"{names[i]} {score:.2f}" for i, score in enumerate(scores_N)]
-    return _with_labels(canvas, masks, boxes_N4, texts[: style.labels], taken, pen)
+    seen: list[npt.NDArray[np.uint8]] = masks.copy()
+    hidden: npt.NDArray[np.uint8] = np.zeros((height, width), np.uint8)
+    for i in reversed(order):
+        seen[i] = masks[i] * (hidden == 0)
+        hidden |= masks[i]
+    return _with_labels(canvas, seen, boxes_N4, texts[: style.labels], taken, pen)
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +115,7 @@ def _mark(canvas: Image, seed_xy: npt.NDArray[np.float32], color: Color, pen: _P
 
 def _with_labels(
     canvas: Image,
-    masks: Sequence[npt.NDArray[np.uint8]],
+    seen: Sequence[npt.NDArray[np.uint8]],
     boxes_N4: npt.NDArray[np.float32],
     texts: Sequence[str],
     taken: Sequence[Rectangle],
@@ -124,11 +130,7 @@ def _with_labels(
     for text in texts:
         left, top, right, bottom = font.getbbox(text, anchor="ls")
         sizes.append((round(right - left) + 2 * pad, round(bottom - top) + 2 * pad))
-    hidden: npt.NDArray[np.uint8] = np.zeros((height, width), np.uint8)
-    wanted = []
-    for i, size in enumerate(sizes):
-        wanted.append(_candidates(masks[i] * (hidden == 0), boxes_N4[i], size))
-        hidden |= masks[i]
+    wanted = [_candidates(seen[i], boxes_N4[i], size) for i, size in enumerate(sizes)]
     picture = Pillow.fromarray(canvas)
     pencil = ImageDraw.Draw(picture)
     for i, place in enumerate(place_labels(wanted, sizes, (height, width), taken)):

@@ -1,5 +1,8 @@
 """Decoded photographs on their way to a network: stacked, brought to the device, normalised there."""
 
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -8,6 +11,7 @@ from torch import Tensor
 PAD_COLOR = (124, 116, 104)  # RGB that the usual normalisation takes to zero, nearly
 
 Shape = tuple[int, int]  # (height, width)
+Found = TypeVar("Found")
 
 
 class PixelInput:
@@ -80,3 +84,16 @@ def arrival(device: torch.device) -> torch.cuda.Event | None:
     event = torch.cuda.Event()  # type: ignore[no-untyped-call]
     event.record()
     return event
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Arriving(Generic[Found]):
+    """What a forward pass gave, on its way to host memory; read it after `wait`."""
+
+    found: Found
+    arrived: torch.cuda.Event | None
+
+    def wait(self) -> None:
+        """Block this thread, not the device's, until the copies have arrived."""
+        if self.arrived is not None:
+            self.arrived.synchronize()

@@ -85,6 +85,12 @@ def _from_disk(uri: str, max_bytes: int) -> bytes:
             raise BadImage("unreadable", "not a regular file")
         _check_size(info.st_size, max_bytes)
         return path.read_bytes()
+    except NotADirectoryError as error:
+        from .frames import read_frame, split_frame
+
+        if (frame := split_frame(uri)) is not None:
+            return read_frame(frame, max_bytes)
+        raise BadImage("unreadable", error.strerror or "not a folder") from error
     except OSError as error:
         raise BadImage("unreadable", error.strerror or type(error).__name__) from error
     except ValueError as error:  # a null character

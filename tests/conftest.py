@@ -6,12 +6,33 @@ from uuid import uuid4
 
 import pytest
 from hypothesis import settings
+from xdist.remote import Producer
+from xdist.scheduler import LoadScopeScheduling
 
 from corpus import BadCorpus, S3Photos, write_bad_corpus
 
 # The same examples every time: a failure on another machine is one here, too. To explore: --hypothesis-profile=default
 settings.register_profile("repeatable", derandomize=True, deadline=None)
 settings.load_profile("repeatable")
+
+
+class Scopes(LoadScopeScheduling):
+    """A file is one process's; one process starts Ray, once, for all that need it."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = nodeid.split("::", maxsplit=1)[0]
+        return "cluster" if "/cluster/" in file else file
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> Scopes:
+    """How the processes of a run share its tests."""
+    return Scopes(config, log)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What needs Ray begins, as it is long."""
+    items.sort(key=lambda item: "cluster" not in item.path.parts)  # stable
 
 
 @pytest.fixture

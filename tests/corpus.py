@@ -240,3 +240,14 @@ _FILES: dict[str, tuple[str | None, Callable[[], bytes]]] = {
     "one_pixel.png": ("too_small", lambda: encode(_solid(1, 1), "PNG")),
     "one_row.jpg": ("too_small", lambda: encode(_solid(1, 300), "JPEG")),
 }
+
+
+def write_video(path: Path, count: int) -> Path:
+    """Frames of 64 x 48 that get lighter by 6 levels each, at 25 a second; `.avi` is MJPEG, `.mp4` MPEG-4."""
+    kind = cv2.VideoWriter.fourcc(*("MJPG" if path.suffix == ".avi" else "mp4v"))
+    writer = cv2.VideoWriter(str(path), kind, 25, (64, 48))
+    assert writer.isOpened()
+    for number in range(count):
+        writer.write(np.full((48, 64, 3), 6 * number, np.uint8))
+    writer.release()
+    return path

@@ -1,10 +1,14 @@
 """Data sets for tests, with masks like those of real photographs, on any store."""
 
+import hashlib
 import os
 from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+import cv2
 import numpy as np
 from pycocotools import mask as coco_mask
 
@@ -149,3 +153,51 @@ class Maker:
             self.commit(dataset, shard_id, **options)
         dataset.seal()
         return dataset
+
+
+class Photographed(Maker):
+    """Its photographs exist: `refs` are files below a folder, of the sizes and digests that records have."""
+
+    def __init__(self, folder: Path, big_ids: bool = False) -> None:
+        self._folder, self._big = folder, big_ids
+
+    def refs(self, count: int) -> list[ImageRef]:
+        refs = []
+        for i in range(count):
+            name = f"sub {i % 2}/{i:03d} é.png"
+            ref = ImageRef(7 * i + 1 + (2**60 if self._big else 0), name, str(self._folder / name))
+            refs.append(ref)
+            path = self._folder / name
+            record = record_of(ref)
+            if not path.exists():
+                path.parent.mkdir(parents=True, exist_ok=True)
+                side = (max(1, record.height), max(1, record.width), 3)
+                pixels = np.random.default_rng(i).integers(0, 255, side).astype(np.uint8)
+                path.write_bytes(cv2.imencode(".png", pixels)[1].tobytes())
+        return refs
+
+    def records(self, refs: Sequence[ImageRef], **options: Any) -> list[ImageRecord]:
+        digests = [hashlib.sha256(Path(ref.uri).read_bytes()).hexdigest() for ref in refs]
+        made = super().records(refs, **options)
+        return [replace(record, sha256=digest) for record, digest in zip(made, digests, strict=True)]
+
+
+def stored(dataset: Dataset) -> dict[str, list[Any]]:
+    """The masks of each image by its file name, as arrays, best first; without those that were set aside."""
+    found = {}
+    for commit in dataset.commits():
+        tables = dataset.read_shard(commit)
+        for row in tables.images.to_pylist():
+            masks = tables.masks.slice(row["first_mask"], row["n_masks"])
+            sizes = zip(
+                masks["counts"].to_pylist(), masks["height"].to_pylist(), masks["width"].to_pylist(), strict=True
+            )
+            arrays = [coco_mask.decode({"size": [h, w], "counts": c}) for c, h, w in sizes]
+            if row["status"] != "quarantined":
+                found[row["file_name"]] = arrays
+    return found
+
+
+def iou(a: Any, b: Any) -> float:
+    """Of two masks as arrays."""
+    return float((a & b).sum() / max(1, (a | b).sum()))

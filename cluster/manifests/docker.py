@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Literal
 
 from ...schemas.cluster_spec import ClusterSpec
-from ...store.weights import WEIGHTS
+from ...store.registered import WEIGHTS
 
 Kind = Literal["cpu", "gpu"]
 IMAGES: dict[str, Kind] = {"docker/cpu.Dockerfile": "cpu", "docker/gpu.Dockerfile": "gpu"}

@@ -9,6 +9,8 @@ from ...schemas.errors import UserError
 from .base import Backbone, Take
 
 TIMM = "timm:"
+TRANSFORMERS = "transformers:"
+ANY = (TIMM, TRANSFORMERS)  # prefixes of names that other packages know
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +37,18 @@ def _resnet(arch: str) -> BackboneSpec:
     )
 
 
+def _swin(arch: str) -> BackboneSpec:
+    def build(stride_in_1x1: bool) -> Backbone:
+        from .swin import Swin
+
+        if stride_in_1x1:
+            raise UserError(f"{arch} is no ResNet: leave features.stride_in_1x1 at false")
+        return Swin(arch)
+
+    about = arch.replace("_v2", " V2").replace("_", "-").replace("swin", "Swin")
+    return BackboneSpec(build, about, {"c2": 4, "c3": 8, "c4": 16, "c5": 32})
+
+
 def _lab_color(stride_in_1x1: bool) -> Backbone:
     from .lab_color import LabColor
 
@@ -51,6 +65,7 @@ BACKBONES: dict[str, BackboneSpec] = {
     "resnext50_32x4d": _resnet("resnext50_32x4d"),
     "resnext101_32x8d": _resnet("resnext101_32x8d"),
     "resnext101_64x4d": _resnet("resnext101_64x4d"),
+    **{name: _swin(name) for name in ("swin_t", "swin_s", "swin_b", "swin_v2_t", "swin_v2_s", "swin_v2_b")},
     "lab-color": BackboneSpec(
         _lab_color, "Lab colour and gradients of each cell", {"c3": 8, "c4": 16, "c5": 32}, learned=False
     ),
@@ -63,9 +78,16 @@ def build_backbone(
     """A backbone with fresh parameters, drawn from torch's global generator.
 
     `stride_in_1x1` puts the stride of bottleneck blocks on their 1x1 convolution (caffe-style weights). `layer`,
-    `take` and `pretrained` are for `timm:NAME` (see `vit.TimmFeatures`). Raises UserError for an unknown name, or for
-    an option where there is nothing it could change.
+    `take` and `pretrained` are for `timm:NAME` (see `vit.TimmFeatures`), all but `take` for `transformers:NAME` (see
+    `automatic.TransformersFeatures`). Raises UserError for an unknown name, or for an option where there is nothing it
+    could change.
     """
+    if arch.startswith(TRANSFORMERS):
+        from .automatic import TransformersFeatures
+
+        if stride_in_1x1 or take != "tokens":
+            raise UserError(f"{arch} gives its maps as they are: leave features.stride_in_1x1 and features.take alone")
+        return TransformersFeatures(arch.removeprefix(TRANSFORMERS), layer=layer, pretrained=pretrained)
     if arch.startswith(TIMM):
         from .vit import TimmFeatures
 
@@ -73,17 +95,21 @@ def build_backbone(
             raise UserError(f"{arch} is no ResNet of ours: leave features.stride_in_1x1 at false")
         return TimmFeatures(arch.removeprefix(TIMM), layer=layer, take=take, pretrained=pretrained)
     if arch not in BACKBONES:
-        raise UserError(f"there is no backbone {arch!r}: choose one of {', '.join(BACKBONES)}, or {TIMM}NAME")
+        raise UserError(
+            f"there is no backbone {arch!r}: choose one of {', '.join(BACKBONES)}, {TIMM}NAME or {TRANSFORMERS}NAME"
+        )
     if (layer, take) != (-1, "tokens"):
         raise UserError(f"{arch} has no tokens: leave features.layer at -1 and features.take at tokens")
     return BACKBONES[arch].build(stride_in_1x1)
 
 
 def strides_of(arch: str) -> dict[str, int]:
-    """Strides of a backbone's levels, in pixels; a model of timm is built for it, without memory for parameters."""
-    if not arch.startswith(TIMM):
+    """Strides of a backbone's levels, in pixels; models of other packages are built, without memory for parameters."""
+    if not arch.startswith(ANY):
         if arch not in BACKBONES:
-            raise UserError(f"there is no backbone {arch!r}: choose one of {', '.join(BACKBONES)}, or {TIMM}NAME")
+            raise UserError(
+                f"there is no backbone {arch!r}: choose one of {', '.join(BACKBONES)}, {TIMM}NAME or {TRANSFORMERS}NAME"
+            )
         return BACKBONES[arch].strides
     with torch.device("meta"):
         return build_backbone(arch).strides

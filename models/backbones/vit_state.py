@@ -1,8 +1,9 @@
 """From the shapes in which vision transformers are saved to timm's names. Pure functions.
 
-Seen in the wild: DINO and DINOv2 as published (`blocks.0.attn.qkv.weight`, perhaps under `teacher` and
-`backbone.`), transformers' Dinov2 (`encoder.layer.0.attention.attention.query.weight`), and ONNX exports of it, whose
-position embeddings are two constants without a name.
+Seen in the wild: DINO and DINOv2 as published (`blocks.0.attn.qkv.weight`, perhaps under `teacher` and `backbone.`),
+DINOv3 as published (`storage_tokens`, a masked bias of keys), transformers' Dinov2
+(`encoder.layer.0.attention.attention.query.weight`), and ONNX exports of it, whose position embeddings are two
+constants without a name.
 """
 
 import re
@@ -15,7 +16,9 @@ from ...schemas.errors import UserError
 from .state_dict import unwrap
 
 _PREFIX = re.compile(r"^(?:(?:module|model|backbone|encoder_q|dinov2|vit)\.)+")
-_DROPPED = re.compile(r"^(?:head|heads|decoder|dino_head|ibot_head|fc)(?:\.|_|$)|mask_token$|rope_embed\.periods$")
+_DROPPED = re.compile(
+    r"^(?:head|heads|decoder|dino_head|ibot_head|fc)(?:\.|_|$)|mask_token$|periods$|bias_mask$|^local_cls_norm"
+)
 _TRANSFORMERS = (
     (r"^embeddings\.cls_token$", "cls_token"),
     (r"^embeddings\.register_tokens$", "reg_token"),
@@ -26,6 +29,7 @@ _TRANSFORMERS = (
     (r"^encoder\.layer\.(\d+)\.", r"blocks.\1."),
     (r"^layernorm\.", "norm."),
     (r"^register_tokens$", "reg_token"),
+    (r"^storage_tokens$", "reg_token"),
 )
 _PART = re.compile(r"^(blocks\.\d+\.)attention\.attention\.(query|key|value)\.(weight|bias)$")
 # (channels, patch, LayerScale, register tokens) -> timm's name
@@ -39,6 +43,11 @@ _ARCHS = {
     (384, 8, False, False): "vit_small_patch8_224",
     (768, 16, False, False): "vit_base_patch16_224",
     (768, 8, False, False): "vit_base_patch8_224",
+}
+_DINOV3 = {
+    384: "vit_small_patch16_dinov3_qkvb",
+    768: "vit_base_patch16_dinov3_qkvb",
+    1024: "vit_large_patch16_dinov3_qkvb",
 }
 _STEM = "patch_embed.proj.weight"
 
@@ -61,6 +70,8 @@ def vit_state(raw: Mapping[str, object]) -> dict[str, Tensor] | None:
             state[name] = tensor
     if _STEM not in state:
         return None
+    if "storage_tokens" in tensors:
+        state = _as_eva(state)
     for name, three in parts.items():
         state[name] = torch.cat([three[part] for part in ("query", "key", "value")])
     if "pos_embed" not in state and len(positions) == 2:
@@ -70,9 +81,23 @@ def vit_state(raw: Mapping[str, object]) -> dict[str, Tensor] | None:
     return {name: t for name, t in state.items() if name.startswith(blocks) or name in tokens}
 
 
+def _as_eva(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """DINOv3 is an EVA in timm: keys have no bias (it is masked in the original), and LayerScale has another name."""
+    found: dict[str, Tensor] = {}
+    for name, tensor in state.items():
+        if name.endswith("attn.qkv.bias"):
+            query, _, value = tensor.chunk(3)
+            found[name.replace("qkv.bias", "q_bias")], found[name.replace("qkv.bias", "v_bias")] = query, value
+        else:
+            found[re.sub(r"\.ls([12])\.gamma$", r".gamma_\1", name)] = tensor
+    return found
+
+
 def infer_vit(state: Mapping[str, Tensor]) -> str:
     """The name of the architecture, `timm:NAME`, that a `vit_state` belongs to. Raises UserError for others."""
     channels, _, patch, _ = state[_STEM].shape
+    if "blocks.0.gamma_1" in state and patch == 16 and channels in _DINOV3:
+        return f"timm:{_DINOV3[channels]}"
     found = _ARCHS.get((channels, patch, "blocks.0.ls1.gamma" in state, "reg_token" in state))
     if found is None:
         raise UserError(

@@ -34,6 +34,15 @@ class Assigned:
     cells: Cells
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Part:
+    """Images that went through the head together, on one padded size (height, width)."""
+
+    levels: Sequence[Level]
+    targets: Sequence[Targets]
+    size: tuple[int, int]
+
+
 def assign(targets: Sequence[Targets], options: Options, size: tuple[int, int]) -> list[Assigned]:
     """Targets of all levels of all images of a batch, whose padded size is given; image by image."""
     found = []
@@ -52,20 +61,27 @@ def solo_losses(
     size: tuple[int, int],
     average: Average,
 ) -> dict[str, Tensor]:
-    """Weighted losses "class" and "mask" of a batch whose padded size is (height, width).
+    """`joint_losses` of a batch whose padded size is (height, width)."""
+    return joint_losses(head, [Part(levels, targets, size)], average)
+
+
+def joint_losses(head: Head, parts: Sequence[Part], average: Average) -> dict[str, Tensor]:
+    """Weighted losses "class" and "mask" of a batch that went through the head in parts.
 
     Both are divided by the number of cells with an object, in all levels and images; the classes by one more. An
     object's weight is that of its cells' losses. Cells of objects without a mask (`Targets.has_mask`) learn the class
     alone, and do not count for the masks.
     """
-    assigned = assign(targets, head.options, size)
-    count = count_cells(assigned, levels[0].classes.device)
-    known = [with_masks(one, targets[one.image]) for one in assigned]
-    masked = count_cells(known, count.device)
-    return {
-        "class": head.options.class_weight * class_loss(levels, targets, assigned) / average(count + 1),
-        "mask": mask_loss(head, levels, targets, known, size) / average(masked),
-    }
+    device = parts[0].levels[0].classes.device
+    count, masked = (torch.zeros((), device=device) for _ in range(2))
+    classes, masks = (torch.zeros((), device=device) for _ in range(2))
+    for part in parts:
+        assigned = assign(part.targets, head.options, part.size)
+        known = [with_masks(one, part.targets[one.image]) for one in assigned]
+        count, masked = count + count_cells(assigned, device), masked + count_cells(known, device)
+        classes = classes + class_loss(part.levels, part.targets, assigned)
+        masks = masks + mask_loss(head, part.levels, part.targets, known, part.size)
+    return {"class": head.options.class_weight * classes / average(count + 1), "mask": masks / average(masked)}
 
 
 def count_cells(assigned: Sequence[Assigned], device: torch.device) -> Tensor:

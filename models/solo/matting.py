@@ -9,7 +9,7 @@ P pairs of cell and object, H W pixels of the padded image, h w cells at stride 
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -20,7 +20,7 @@ from ...schemas.errors import UserError
 from ..backbones.base import Backbone
 from ..detector import Average, Found, Limits, Size, Targets
 from ..losses import dice_distance
-from .criterion import assign
+from .criterion import assign, count_cells
 from .dynamic import DynamicHead
 from .head import Level
 from .layers import output, resize
@@ -98,19 +98,28 @@ class MattingSolo(Solo):
         self, images_B3HW: Tensor, sizes: Sequence[Size], targets: Sequence[Targets], average: Average
     ) -> dict[str, Tensor]:
         """Losses "dice" and "mae" of the mattes of all cells with an object. The targets must be `MattingTargets`."""
-        del sizes
-        size = (images_B3HW.shape[2], images_B3HW.shape[3])
+        dice, mae, positive = (images_B3HW.new_zeros(()) for _ in range(3))
+        for members, images in self.alike(images_B3HW, sizes):
+            size = (images.shape[2], images.shape[3])
+            own = [_crop(targets[image], size) for image in members]
+            sums = self._sums(images, own, size)
+            dice, mae, positive = dice + sums[0], mae + sums[1], positive + sums[2]
+        count = average(positive)
+        return {"dice": self.dice_weight * dice / count, "mae": self.mae_weight * mae / count}
+
+    def _sums(
+        self, images_B3HW: Tensor, targets: Sequence[MattingTargets], size: Size
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Of images that are alike the sums of both losses, and the number of cells that they are sums over."""
         pyramid = self.features(images_B3HW)
         levels = self.head(pyramid)
         details_BDHW = self.details(levels[0].maps[0], images_B3HW)
-        nothing = 0 * (
-            sum(p.float().sum() for p in self.parameters() if p.requires_grad)
-            + sum(one.float().sum() for one in pyramid)
-        )
+        trained = [p.float().sum() for p in self.parameters() if p.requires_grad]
+        nothing = 0 * torch.stack([*trained, *(one.float().sum() for one in pyramid)]).sum()
         dice, mae = nothing, nothing
         assigned = assign(targets, self.options, size)
         for one in assigned:
-            target = _alphas_of(targets[one.image])
+            target = targets[one.image]
             for start in range(0, len(one.cells.cells), CHUNK):
                 cells, objects = (part[start : start + CHUNK] for part in (one.cells.cells, one.cells.objects))
                 losses = checkpoint(
@@ -124,9 +133,7 @@ class MattingSolo(Solo):
                 )
                 weights = target.weights[objects].float()
                 dice, mae = dice + (losses[0] * weights).sum(), mae + (losses[1] * weights).sum()
-        positive = sum((one.cells.owners >= 0).sum() for one in assigned)
-        count = average(torch.as_tensor(positive, device=images_B3HW.device).float())
-        return {"dice": self.dice_weight * dice / count, "mae": self.mae_weight * mae / count}
+        return dice, mae, count_cells(assigned, images_B3HW.device)
 
     def find(self, images_B3HW: Tensor, sizes: Sequence[Size], limits: Limits) -> list[Found]:
         """See `Detector`; the maps are mattes, at full resolution. Which are found is decided at stride 4."""
@@ -172,6 +179,12 @@ def _kernels(level: Level, image: int, cells: Tensor | None) -> Tensor:
     assert level.kernels is not None
     kernels = level.kernels[image].flatten(1).T
     return kernels if cells is None else kernels[cells]
+
+
+def _crop(target: Targets, size: Size) -> MattingTargets:
+    """See `model.crop`."""
+    known, (height, width) = _alphas_of(target), size
+    return replace(known, masks=known.masks[:, :height, :width], alphas=known.alphas[:, :height, :width])
 
 
 def _alphas_of(target: Targets) -> MattingTargets:

@@ -15,7 +15,7 @@ from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
 from ...schemas.errors import UserError
 from ..backbones.base import LEVELS, Backbone
 from ..detector import Average, Detector, Found, Limits, Size, Targets
-from .criterion import solo_losses
+from .criterion import Part, joint_losses
 from .dynamic import DynamicHead
 from .head import DecoupledHead, Head, Level, SoloHead
 from .inference import find_instances
@@ -76,20 +76,24 @@ class Solo(Detector):
         return maps
 
     def losses(
-        self,
-        images_B3HW: Tensor,
-        sizes: Sequence[Size],  # noqa: ARG002  (grids lie over the padded image, as in both papers' code)
-        targets: Sequence[Targets],
-        average: Average,
+        self, images_B3HW: Tensor, sizes: Sequence[Size], targets: Sequence[Targets], average: Average
     ) -> dict[str, Tensor]:
-        """See `Detector`: "class" and "mask"."""
-        return solo_losses(self.head, self.head(self.features(images_B3HW)), targets, _size(images_B3HW), average)
+        """See `Detector`: "class" and "mask".
+
+        Grids lie over the padded image. So that an image is learned as it will be looked at, images of one size are run
+        together here as in `find`: in a batch of upright and wide photographs all would else be padded to squares.
+        """
+        parts = []
+        for members, images in self.alike(images_B3HW, sizes):
+            own = [crop(targets[image], _size(images)) for image in members]
+            parts.append(Part(self.head(self.features(images)), own, _size(images)))
+        return joint_losses(self.head, parts, average)
 
     def find(self, images_B3HW: Tensor, sizes: Sequence[Size], limits: Limits) -> list[Found]:
         """See `Detector`.
 
-        Grids lie over the padded image. For an image's instances not to depend on its neighbours, images of one size
-        are run together, with no more padding than `multiple` asks for.
+        For an image's instances not to depend on its neighbours, images of one size are run together, with no more
+        padding than `multiple` asks for.
         """
         found: dict[int, Found] = {}
         for members, images in self.alike(images_B3HW, sizes):
@@ -121,6 +125,12 @@ class Solo(Detector):
     def class_layers(self) -> list[str]:
         """See `Detector`."""
         return ["head.classes."]
+
+
+def crop(targets: Targets, size: Size) -> Targets:
+    """The objects of an image that lies in the upper left corner of so many pixels of its batch."""
+    height, width = size
+    return replace(targets, masks=targets.masks[:, :height, :width])
 
 
 def groups(sizes: Sequence[Size], multiple: int) -> dict[Size, list[int]]:

@@ -13,10 +13,10 @@ from torch import Tensor
 from ...schemas.errors import UserError
 from ..backbones.base import Backbone
 from ..detector import Average, Found, Limits, Size, Targets
-from .criterion import solo_losses
+from .criterion import Part, joint_losses
 from .dynamic import UnifiedFeature
 from .layers import output
-from .model import STRIDE, Solo
+from .model import STRIDE, Solo, crop
 from .options import Options
 
 IGNORE = 255  # a pixel that no class is learned from
@@ -69,14 +69,17 @@ class PanopticSolo(Solo):
         self, images_B3HW: Tensor, sizes: Sequence[Size], targets: Sequence[Targets], average: Average
     ) -> dict[str, Tensor]:
         """See `Solo`, and "semantic". The targets must be `PanopticTargets`."""
-        del sizes  # pixels outside an image are 255 in its semantic map
-        size = (images_B3HW.shape[2], images_B3HW.shape[3])
-        pyramid = self.features(images_B3HW)
-        losses = solo_losses(self.head, self.head(pyramid), targets, size, average)
-        wanted_BHW = torch.stack([_semantic_of(target) for target in targets]).long()
-        logits_BTHW = F.interpolate(self._semantic_logits(pyramid).float(), size, mode="bilinear", align_corners=False)
-        total = F.cross_entropy(logits_BTHW, wanted_BHW, ignore_index=IGNORE, reduction="sum")
-        pixels = (wanted_BHW != IGNORE).sum().float()
+        parts, total, pixels = [], images_B3HW.new_zeros(()), images_B3HW.new_zeros(())
+        for members, images in self.alike(images_B3HW, sizes):
+            size = (images.shape[2], images.shape[3])
+            pyramid = self.features(images)
+            parts.append(Part(self.head(pyramid), [crop(targets[image], size) for image in members], size))
+            wanted_BHW = torch.stack([_semantic_of(targets[image])[: size[0], : size[1]] for image in members]).long()
+            logits = self._semantic_logits(pyramid).float()
+            logits_BTHW = F.interpolate(logits, size, mode="bilinear", align_corners=False)
+            total = total + F.cross_entropy(logits_BTHW, wanted_BHW, ignore_index=IGNORE, reduction="sum")
+            pixels = pixels + (wanted_BHW != IGNORE).sum().float()
+        losses = joint_losses(self.head, parts, average)
         return {**losses, "semantic": self.semantic_weight * total / average(pixels)}
 
     def find_all(self, images_B3HW: Tensor, sizes: Sequence[Size], limits: Limits) -> list[tuple[Found, Tensor]]:

@@ -23,13 +23,13 @@ from ...schemas.errors import UserError
 from ...schemas.labels.saliency import Config
 from ...schemas.load import parse_config
 from ...schemas.records import ImageRecord, ImageRef
-from ...stages.decode import DecodedImage, decode_image, resized_shape
+from ...stages.decode import DecodedImage, decode_image, labelled, resized_shape
 from ...stages.features import FeatureExtractor
 from ...stages.overlay import palette_color
-from ...stages.pixels import stack_pixels
-from ...stages.producers.saliency.assemble import PinnedProposals, image_record
+from ...stages.pixels import Arriving, arrival, stack_pixels
+from ...stages.producers.featured import LoadedProducer
+from ...stages.producers.saliency.assemble import encode_proposals, pinned
 from ...stages.producers.saliency.normalize import normalize_maps
-from ...stages.producers.saliency.producer import LoadedSaliency
 from ...stages.producers.saliency.proposals import propose, suppress
 from ...stages.producers.saliency.saliency import SeedLayout, flatten_cells, seed_layout, similarity_maps
 from ...stages.producers.saliency.threshold import threshold_maps
@@ -68,7 +68,9 @@ class Analysis:
 class Explorer:
     """Photographs, a backbone and a configuration from which settings may depart. Safe to share between threads."""
 
-    def __init__(self, refs: Sequence[ImageRef], config: Config, loaded: LoadedSaliency, device: torch.device) -> None:
+    def __init__(
+        self, refs: Sequence[ImageRef], config: Config, loaded: LoadedProducer[Config], device: torch.device
+    ) -> None:
         """`config` must be resolved (no `auto`)."""
         self.refs = list(refs)
         self.config = config
@@ -181,11 +183,12 @@ class Explorer:
         candidates = threshold_maps(maps_1NK, config.threshold.tau, config.threshold.min_cells)
         order_1N, score_1N = suppress(candidates.masks, candidates.maskness, config)
         score_N = torch.zeros(layout.num_seeds, device=score_1N.device).scatter(0, order_1N[0], score_1N[0])
-        host = PinnedProposals.copy(found)
+        host = Arriving(pinned(found), arrival(self._device))
         host.wait()
-        record = image_record(self.refs[place], image, host, 0, config)
-        if record.reason is not None:  # NaN features
-            raise UserError(f"{record.file_name} cannot be used ({record.reason}: {record.error}): choose another.")
+        if not bool(host.found.finite[0]):
+            name = self.refs[place].file_name
+            raise UserError(f"{name} cannot be used (the backbone gave NaN or infinite features): choose another.")
+        record = labelled(self.refs[place], image, encode_proposals(host.found, 0, image, config))
         seeds = _seed_numbers(record, layout)
         return Analysis(
             image=image,

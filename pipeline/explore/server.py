@@ -1,26 +1,21 @@
-"""The page's server: loopback unless told otherwise, nothing from outside, one photograph analysed at a time."""
+"""The page's server: one photograph analysed at a time."""
 
 import math
-import signal
-import socket
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from importlib.resources import files
 
 from ...schemas.errors import UserError
-from .doors import Doors
+from ..local_page.doors import LOOPBACK, Doors, Hosts
+from ..local_page.serving import hosts_of
+from ..local_page.serving import serve as serve_page
 from .explorer import Analysis, Explorer
 
-MOST_CONNECTIONS = 100  # open ones, of which few ask at a time
 _KINDS = {"index.html": "text/html", "explore.css": "text/css", "explore.js": "text/javascript"}
 
 
-def make_app(explorer: Explorer, command: str, hosts: tuple[str, ...] = ("127.0.0.1", "localhost")) -> Doors:
+def make_app(explorer: Explorer, command: str, hosts: Hosts = LOOPBACK) -> Doors:
     """The ASGI application. `command` is what reproduces the page; `hosts` are the names it answers to."""
     from starlette.applications import Starlette
-    from starlette.middleware import Middleware
-    from starlette.middleware.trustedhost import TrustedHostMiddleware
     from starlette.requests import Request
     from starlette.responses import JSONResponse, Response
     from starlette.routing import Route
@@ -91,43 +86,21 @@ def make_app(explorer: Explorer, command: str, hosts: tuple[str, ...] = ("127.0.
             Route("/seed", seed),
             Route("/{name}", page),
         ],
-        middleware=[Middleware(TrustedHostMiddleware, allowed_hosts=list(hosts))],  # pages elsewhere cannot ask
         exception_handlers={UserError: trouble, Exception: surprise},
     )
-    return Doors(app)
+    return Doors(app, hosts)
 
 
-def serve(explorer: Explorer, command: str, host: str, port: int, started: Callable[[str], None]) -> None:
-    """Serve until a signal ends the process, at once: there is nothing to save.
-
-    Raises UserError if the port is taken. Port 0 takes a free one.
-    """
-    try:
-        import uvicorn
-    except ImportError:
-        raise UserError("The page needs starlette and uvicorn: pip install 'saliency-prompt[report]'.") from None
-
-    class Server(uvicorn.Server):
-        @contextmanager
-        def capture_signals(self) -> Iterator[None]:
-            if threading.current_thread() is threading.main_thread():
-                for number in (signal.SIGINT, signal.SIGTERM):
-                    signal.signal(number, signal.SIG_DFL)  # a thread that computes would not hear of anything else
-            yield
-
-    with socket.socket() as place:
-        place.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            place.bind((host, port))
-            place.listen()  # before the address is told: who comes early waits
-        except OSError as error:
-            raise UserError(f"Port {port} of {host} cannot be had ({error.strerror}): give another --port.") from None
-        port = place.getsockname()[1]
-        app = make_app(explorer, command, tuple({host, "127.0.0.1", "localhost"}))
-        config = uvicorn.Config(app, log_level="warning", lifespan="off", ws="none", limit_concurrency=MOST_CONNECTIONS)
-        server = Server(config)
-        started(f"http://{host}:{port}/")
-        server.run(sockets=[place])
+def serve(
+    explorer: Explorer,
+    command: str,
+    host: str,
+    port: int,
+    started: Callable[[str], None],
+    allowed: Sequence[str] = (),
+) -> None:
+    """Serve until a signal ends the process, under the machine's names and those `allowed`. Raises UserError."""
+    serve_page(lambda: make_app(explorer, command, hosts_of(host, allowed)), host, port, started)
 
 
 def _finite(value: str | float) -> float:

@@ -7,6 +7,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from ...schemas.errors import UserError
+from ...store.reviewed import Reviewed
 
 SPLIT_NAMES = ("train", "val", "test")
 
@@ -15,13 +16,14 @@ SPLIT_NAMES = ("train", "val", "test")
 class Choice:
     """Masks by score, rank and area, in pixels; photographs by shares that add up to one (none: all together).
 
-    `top` counts masks that pass the other two.
+    `reviewed` is what people let pass. `top` counts masks that pass all others.
     """
 
     min_score: float = 0.0
     top: int | None = None
     min_area: int = 0
     shares: tuple[float, ...] = ()
+    reviewed: Reviewed | None = None
 
     @property
     def splits(self) -> tuple[str, ...]:
@@ -32,8 +34,15 @@ class Choice:
         """Which of the masks of one image, best first, are written."""
         score_n = masks["score"].to_numpy()
         area_n = masks["area"].to_numpy()
-        passing: list[int] = np.flatnonzero((score_n >= self.min_score) & (area_n >= self.min_area)).tolist()
+        passes_n = (score_n >= self.min_score) & (area_n >= self.min_area)
+        if self.reviewed is not None:
+            passes_n &= self.reviewed.keeps_rows(masks)
+        passing: list[int] = np.flatnonzero(passes_n).tolist()
         return passing[: self.top]
+
+    def takes_image(self, image_id: int) -> bool:
+        """Whether an image is written at all."""
+        return self.reviewed is None or self.reviewed.keeps_image(image_id)
 
     def split(self, image_ids_N: npt.NDArray[np.int64]) -> npt.NDArray[np.int8]:
         """For each photograph the number of its part: by its id alone in which order, by the shares how many."""

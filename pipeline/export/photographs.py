@@ -7,12 +7,12 @@ from pathlib import Path, PurePosixPath
 from typing import Literal
 
 from ...schemas.errors import UserError
+from ...stages.coverage import Coverage
+from ...stages.frames import split_frame
 from ...stages.header import parse_header
-from ...stages.names import name_on_disk
+from ...stages.names import IMAGE_SUFFIXES, name_on_disk
 from ...stages.read import BadImage, is_url, read_image_bytes
 from ...store.dataset import Dataset
-from ..coverage import Coverage
-from ..walk import IMAGE_SUFFIXES
 from .stream import Photo
 
 log = logging.getLogger(__name__)
@@ -67,7 +67,7 @@ class Photographs:
         if self._placing == "none":
             return True
         place.parent.mkdir(parents=True, exist_ok=True)
-        if is_url(photo.ref.uri):
+        if is_url(photo.ref.uri) or split_frame(photo.ref.uri) is not None:
             data = self.read(photo)
             if data is not None:
                 place.write_bytes(data)

@@ -67,7 +67,7 @@ class Selected:
         for commit in dataset.checked_commits(self._generations):
             total.add(commit)
             images = dataset.read_images(commit)
-            ids.append(images["image_id"].to_numpy()[_usable(images)])
+            ids.append(images["image_id"].to_numpy()[self._usable(images)])
             if "label" in dataset.card.mask_columns and commit.counts.masks:
                 classes = max(classes, int(dataset.read_masks(commit)["label"].to_numpy().max()) + 1)
         self.quarantined = total.counts.quarantined
@@ -89,7 +89,7 @@ class Selected:
             images = self.dataset.read_images(commit)
             table = self.dataset.read_masks(commit) if masks else None
             refs = self.dataset.refs_of(commit, images)
-            for i in _usable(images).tolist():
+            for i in self._usable(images).tolist():
                 number, its_part = int(self._numbers[place]), int(self._parts[place])
                 place += 1
                 if part is not None and its_part != part:
@@ -97,6 +97,12 @@ class Selected:
                 row = {name: images[name][i].as_py() for name in _FACTS}
                 instances = [] if table is None else self._instances(table.slice(row["first_mask"], row["n_masks"]))
                 yield Photo(number, its_part, refs[i], row["width"], row["height"], row["exif_orientation"], instances)
+
+    def _usable(self, images: pa.Table) -> npt.NDArray[np.int64]:
+        """Rows of images that are written."""
+        about = zip(images["status"].to_pylist(), images["image_id"].to_pylist(), strict=True)
+        taken = [status != "quarantined" and self.choice.takes_image(image_id) for status, image_id in about]
+        return np.flatnonzero(np.array(taken, bool))
 
     def _instances(self, masks: pa.Table) -> list[Instance]:
         rows = self.choice.rows(masks)
@@ -107,10 +113,6 @@ class Selected:
 
 
 _FACTS = ("width", "height", "exif_orientation", "first_mask", "n_masks")
-
-
-def _usable(images: pa.Table) -> npt.NDArray[np.int64]:
-    return np.flatnonzero(np.array(images["status"].to_pylist()) != "quarantined")
 
 
 def _names(dataset: Dataset, classes: int, given: Sequence[str]) -> tuple[str, ...]:

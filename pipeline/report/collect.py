@@ -112,8 +112,10 @@ def collect(dataset: Dataset, seed: int = 0) -> ReportData:
                     "source",
                     "device",
                     "config",
+                    "producer",
                 }
             ),
+            parents=card.parents,
         ),
         n_images=card.n_images,
         n_shards=card.n_shards,

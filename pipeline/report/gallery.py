@@ -1,6 +1,7 @@
 """Sampled images as files and JSON for the page: a small photograph, masks as outlines, soft maps as pictures."""
 
 import base64
+import math
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -11,10 +12,10 @@ import numpy.typing as npt
 from pycocotools import mask as coco_mask
 
 from ...schemas.labels.base import DecodeConfig
+from ...stages.coverage import Coverage
 from ...stages.decode import decode_image
 from ...stages.overlay import palette_color
 from ...stages.read import BadImage, read_image_bytes
-from ..coverage import Coverage
 from ..show import Drawing, seed_points
 from .sample import Sampled
 
@@ -46,6 +47,15 @@ def write_photographs(samples: list[Sampled], source: str, decode: DecodeConfig,
 
 
 def _write_photograph(sampled: Sampled, decode: DecodeConfig, path: Path, side: int) -> str:
+    found = jpeg_of(sampled, decode, side)
+    if isinstance(found, str):
+        return found
+    path.write_bytes(found)
+    return ""
+
+
+def jpeg_of(sampled: Sampled, decode: DecodeConfig, side: int) -> bytes | str:
+    """A JPEG of a photograph at most `side` pixels long; a sentence if it cannot be had."""
     row = sampled.row
     if row["status"] == "quarantined":
         return f"{row['reason']}: {row['error'] or ''}"
@@ -60,8 +70,9 @@ def _write_photograph(sampled: Sampled, decode: DecodeConfig, path: Path, side: 
     if image.sha256 != row["sha256"]:
         return "the photograph was changed since"
     pixels = cv2.cvtColor(image.pixels, cv2.COLOR_RGB2BGR)
-    cv2.imwrite(str(path), pixels, [cv2.IMWRITE_JPEG_QUALITY, QUALITY])
-    return ""
+    done, data = cv2.imencode(".jpg", pixels, [cv2.IMWRITE_JPEG_QUALITY, QUALITY])
+    assert done
+    return data.tobytes()
 
 
 def outline(counts: bytes, height: int, width: int) -> str:
@@ -94,6 +105,11 @@ def describe_masks(sampled: Sampled, drawing: Drawing) -> list[dict[str, Any]]:
             "area": round(one["area"] / area, 5),
             "color": f"#{red:02x}{green:02x}{blue:02x}",
         }
+        if one.get("texts"):
+            mask["texts"] = [
+                {"text": text, "score": None if math.isnan(score) else round(score, 4)}
+                for text, score in zip(one["texts"], one["text_scores"], strict=True)
+            ]
         if "score_raw" in one:
             mask["raw"] = round(one["score_raw"], 4)
         if seeds_n2 is not None:

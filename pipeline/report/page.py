@@ -139,6 +139,7 @@ def _write_items(folder: Path, items: list[dict[str, Any]]) -> None:
             "chunk": index // CHUNK,
             "changed": item["change"]["changed"] if "change" in item else None,
             "missed": item.get("missed"),
+            "said": [one["text"] for mask in item["masks"] for one in mask.get("texts", ())],
         }
         brief.append(short)
     (folder / "index.js").write_text(f"window.IMAGES = {_script(brief)};\n", encoding="ascii")

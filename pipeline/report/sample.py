@@ -60,12 +60,17 @@ def find_images(dataset: Dataset, names: Collection[str]) -> dict[str, Sampled]:
             listed = dataset.read_images(commit)["file_name"].to_pylist()
             rows = [row for row, name in enumerate(listed) if name in missing]
             if rows:
-                here = _sampled(dataset, commit, _tables(dataset, commit), rows)
+                here = read_rows(dataset, commit, rows)
                 found |= {one.row["file_name"]: one for one in here}
                 missing -= found.keys()
         except DamageError:
             continue
     return found
+
+
+def read_rows(dataset: Dataset, commit: ShardCommit, rows: list[int]) -> Iterator[Sampled]:
+    """Images of one shard. Raises DamageError."""
+    return _sampled(dataset, commit, _tables(dataset, commit), rows)
 
 
 def _tables(dataset: Dataset, commit: ShardCommit) -> ShardTables:

@@ -12,7 +12,7 @@ from ...models.detector import Detector
 from ...schemas.errors import UserError
 from ...schemas.partial import Group, Split
 from ...schemas.training.sections import SupervisedConfig
-from ...stages.evaluate import evaluate_coco, read_annotations
+from ...stages.evaluate import MOST, evaluate_coco, read_annotations
 from ...stages.groups import GROUPS, evaluate_groups
 from ...stages.instances.labelled import CocoInstances
 from ...stages.instances.results import as_results, once_each
@@ -33,6 +33,7 @@ class Judge:
     ) -> None:
         self._config, self._categories, self._images, self._gt = config, list(categories), images, gt
         self._split = split
+        self._most = config.trainer.max_detections or MOST
 
     @cached_property
     def _data(self) -> CocoInstances:
@@ -57,11 +58,12 @@ class Judge:
     def report(self, results: list[dict[str, Any]]) -> Scores:
         """All numbers."""
         gt, image_ids = Path(self._gt), self._data.image_ids
-        agnostic = evaluate_coco(gt, once_each(results), image_ids=image_ids)
+        most = self._most
+        agnostic = evaluate_coco(gt, once_each(results), image_ids=image_ids, most=most)
         report: dict[str, Any] = {"class_agnostic": agnostic}
-        numbers = {"AP_agnostic": agnostic["segm"]["AP"], "AR100_agnostic": agnostic["segm"]["AR100"]}
+        numbers = {"AP_agnostic": agnostic["segm"]["AP"], f"AR{most}_agnostic": agnostic["segm"][f"AR{most}"]}
         if len(self._categories) > 1:
-            usual = evaluate_coco(gt, results, class_agnostic=False, image_ids=image_ids)
+            usual = evaluate_coco(gt, results, class_agnostic=False, image_ids=image_ids, most=most)
             report["classes"] = usual
             numbers |= {"AP": usual["segm"]["AP"], "AP50": usual["segm"]["AP50"], "box_AP": usual["bbox"]["AP"]}
         if self._split is not None:
@@ -78,7 +80,8 @@ class Judge:
             raise UserError(
                 f"{self._gt} lacks category {min(missing)}, which the run's split has: list it, with objects or not."
             )
-        return evaluate_groups(Path(self._gt), results, self._categories, self._split, groups, image_ids=image_ids)
+        gt, split = Path(self._gt), self._split
+        return evaluate_groups(gt, results, self._categories, split, groups, image_ids=image_ids, most=self._most)
 
     def score(self, found: list[dict[str, Any]]) -> dict[str, float]:
         """What curves show."""

@@ -25,12 +25,14 @@ WAITING = 32  # decoded images that wait for others of their size, at most
 class Conditions:
     """What may differ from training when a model is used: None is as it was trained.
 
-    Sides in pixels; `threshold` is the probability above which a pixel is in a mask.
+    Sides in pixels; `threshold` is the probability above which a pixel is in a mask; `most` are the instances of an
+    image that count.
     """
 
     short_side: int | None = None
     long_side: int | None = None
     threshold: float | None = None
+    most: int | None = None
 
     def of(self, config: SupervisedConfig) -> SupervisedConfig:
         """The configuration with these. Raises UserError for sides that are out of bounds or out of order."""
@@ -41,7 +43,8 @@ class Conditions:
         if short > long:
             raise UserError(f"The short side of {short} pixels is above the long side of {long}: give --long-side too.")
         data = {**config.data.model_dump(), **given, "short_sides": (), "jitter": None} if given else {}
-        trainer = {} if self.threshold is None else {"threshold": self.threshold}
+        use = {"threshold": self.threshold, "max_detections": self.most}
+        trainer = {name: value for name, value in use.items() if value is not None}
         return config.model_copy(
             update={
                 "data": parse_settings(DataConfig, data) if given else config.data,
@@ -68,7 +71,7 @@ def find_in(
     """
     for batch, usable in batches_of(refs, config, model.multiple, skipped):
         if batch is not None:
-            limits = Limits(model.most, min_score)
+            limits = Limits(config.trainer.max_detections or model.most, min_score)
             with arithmetic(config, device):
                 found = model.find(normal_images(model, batch, device), batch.resized, limits)
             padded = (batch.images.shape[2], batch.images.shape[3])

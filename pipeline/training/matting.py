@@ -40,7 +40,11 @@ def find_mattes(
             yield from ((ref, None) for ref in usable)
             continue
         with arithmetic(config, device):
-            found = model.find(normal_images(model, batch, device), batch.resized, Limits(model.most, min_score))
+            found = model.find(
+                normal_images(model, batch, device),
+                batch.resized,
+                Limits(config.trainer.max_detections or model.most, min_score),
+            )
         for ref, one, resized, stored in zip(usable, found, batch.resized, batch.stored, strict=True):
             yield ref, [_at(matte, resized, stored) for matte in one.maps]
 
@@ -61,20 +65,23 @@ def evaluate_mattes(model: LoadedDetector, images: str, mattes: str, device: tor
     data = MatteImages(list(open_source(images).refs()), mattes, size=size, max_pixels=config.data.max_pixels)
     places = {ref.file_name: place for place, ref in enumerate(data.refs())}
     errors: list[MatteErrors] = []
-    missed: list[str] = []
-    for ref, found in find_mattes(module, config, data.refs(), device, skipped=missed.append):
-        if found is None:
+    unusable: dict[str, str] = {}
+    for ref, found in find_mattes(module, config, data.refs(), device):
+        try:
+            pixels, stored = load_pixels(ref, None, config.data.max_pixels)
+            del pixels
+            truths = data.alphas(places[ref.file_name], stored)
+        except UserError as trouble:
+            unusable[ref.file_name] = str(trouble)
             continue
-        pixels, stored = load_pixels(ref, None, config.data.max_pixels)
-        del pixels
-        for truth in data.alphas(places[ref.file_name], stored):
+        for truth in truths:
             nothing = np.zeros_like(truth)
-            errors.append(matte_errors(max(found, key=lambda one: overlap(one, truth), default=nothing), truth))
+            errors.append(matte_errors(max(found or (), key=lambda one: overlap(one, truth), default=nothing), truth))
     if not errors:
-        raise UserError(f"No photograph with a matte could be used ({missed[0]}): restore them.")
+        raise UserError(f"No photograph with a matte could be used: {next(iter(unusable.values()))}")
     means = {name: float(np.mean([asdict(one)[name] for one in errors])) for name in COLUMNS}
     row = {title: means[name] for name, title in COLUMNS.items()}
-    return Scores({**means, "mattes": len(errors), "unusable": len(missed)}, means, {"mean": row})
+    return Scores({**means, "mattes": len(errors), "unusable": unusable}, means, {"mean": row}, unusable)
 
 
 def overlap(one_HW: Floats, other_HW: Floats) -> float:

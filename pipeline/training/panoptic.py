@@ -56,7 +56,7 @@ def find_pictures(
             yield from ((ref, None) for ref in usable)
             continue
         with arithmetic(config, device):
-            limits = Limits(model.most, settings.min_score)
+            limits = Limits(config.trainer.max_detections or model.most, settings.min_score)
             found = model.find_all(normal_images(model, batch, device), batch.resized, limits)
         padded = (batch.images.shape[2], batch.images.shape[3])
         for ref, (things, logits), resized, stored in zip(usable, found, batch.resized, batch.stored, strict=True):
@@ -71,7 +71,11 @@ def find_pictures(
 
 
 class PanopticJudge:
-    """Panoptic Quality on annotated images; a picture that disagrees with its json, or is gone, counts as not there."""
+    """Panoptic Quality on annotated images.
+
+    A truth that disagrees with its json, with its photograph's size, or is gone, is left out and named in the report; a
+    photograph that cannot be used has all its segments missed.
+    """
 
     def __init__(self, config: SupervisedConfig, card: RunCard, images: str, gt: str) -> None:
         assert isinstance(config, PanopticSoloTraining)
@@ -103,18 +107,16 @@ class PanopticJudge:
     def report(self, results: list[dict[str, Any]]) -> Scores:
         """All numbers."""
         found = {one["image_id"]: one for one in results}
-        quality, counted = Quality(self._categories), 0
+        quality, unusable = Quality(self._categories), dict[str, str]()
         for picture in self._data.pictures:
-            truth_HW = read_ids(self._data.pngs / picture.png_file, picture)
-            one = found.get(picture.image_id)
-            if one is None:
-                ids_HW, segments = np.zeros_like(truth_HW), []
-            else:
-                image = cv2.imdecode(np.frombuffer(one["png"], np.uint8), cv2.IMREAD_COLOR_RGB)
-                assert image is not None
-                ids_HW, segments = decode_ids(image.astype(np.uint8)), one["segments"]
-            quality.add(ids_HW, segments, truth_HW, picture.segments)
-            counted += 1
+            try:
+                truth_HW = read_ids(self._data.pngs / picture.png_file, picture)
+                ids_HW, segments = _painted(found.get(picture.image_id), truth_HW)
+                quality.add(ids_HW, segments, truth_HW, picture.segments)
+            except UserError as trouble:
+                unusable[picture.image_file] = str(trouble)
+        if len(unusable) == len(self._data.pictures):
+            raise UserError(f"No image of {self._gt} could be judged: {next(iter(unusable.values()))}")
         summary = quality.summary()
         columns = ("PQ", "SQ", "RQ", "categories")
         kinds = {"all": "", "things": "_th", "stuff": "_st"}
@@ -122,11 +124,21 @@ class PanopticJudge:
             name: {column: summary[column + suffix] for column in columns} for name, suffix in kinds.items()
         }
         numbers = {name: float(summary[name] or 0.0) for name in ("PQ", "PQ_th", "PQ_st")}
-        return Scores({**summary, "images": counted}, numbers, rows)
+        counted = len(self._data.pictures) - len(unusable)
+        return Scores({**summary, "images": counted, "unusable": unusable}, numbers, rows, unusable)
 
     def score(self, found: list[dict[str, Any]]) -> dict[str, float]:
         """What curves show."""
         return self.report(found).numbers
+
+
+def _painted(one: dict[str, Any] | None, truth_HW: Ids) -> Picture:
+    """A result as a picture; nothing where there is none."""
+    if one is None:
+        return np.zeros_like(truth_HW), []
+    image = cv2.imdecode(np.frombuffer(one["png"], np.uint8), cv2.IMREAD_COLOR_RGB)
+    assert image is not None
+    return decode_ids(image.astype(np.uint8)), one["segments"]
 
 
 def write_pictures(

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from pycocotools import mask as coco_mask
 
 from ...schemas.errors import UserError
 from ...schemas.records import ImageRef
+from ...stages.evaluate import match_names
 from ...stages.instances.results import Instances, as_results
 from ...stages.instances.samples import load_pixels
 from ...stages.overlay import draw_overlay
@@ -31,14 +33,21 @@ def predict(
     overlays: Path | None = None,
     min_score: float = 0.05,
     conditions: Conditions = AS_TRAINED,
+    root: str | None = None,
+    ids_of: Path | None = None,
     skip: Callable[[str], None] = lambda _: None,
 ) -> int:
     """Write COCO results, with the file name in each, and return their number; `skip` is told of bad photographs.
 
+    Names in a list start at `root`. Results get the image ids of the COCO file `ids_of`, matched by file name;
+    photographs that it lacks are left out.
     A panoptic model writes a panoptic json with its pictures, a matting model a folder of alphas.
     """
     model = load_detector(run)
-    refs = list(open_source(photos).refs())
+    refs = list(open_source(photos, root).refs())
+    if ids_of is not None:
+        ids = match_names({ref.image_id: ref.file_name for ref in refs}, ids_of, photos)
+        refs = [replace(ref, image_id=ids[ref.image_id]) for ref in refs if ref.image_id in ids]
     if model.card.recipe == "panoptic":
         return write_pictures(model, refs, out, device, skip)
     if model.card.recipe == "matting":

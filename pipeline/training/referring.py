@@ -34,6 +34,7 @@ from ...stages.referring.pairs import PairSource
 from ...stages.referring.pseudo import PseudoPairs
 from ...stages.referring.references import References
 from ...stages.referring.samples import read_pair
+from ...stages.referring.tasks import open_task
 from ...stages.training.fit import Place
 from ...store.weights import read_tensors, sha256_of
 from ..sources import open_source
@@ -84,6 +85,7 @@ def prepare_unilseg(job: TrainingJob, place: Place) -> Prepared:
         if inputs.images is None:
             raise UserError("References name photographs: give their folder as --images.")
         sources.append(References(inputs.gt, inputs.images, config.data.split))
+    sources += [open_task(one) for one in config.data.tasks]
     if not sources:
         raise UserError("UniLSeg trains on pairs: give PAIRS, or --refer with --images.")
     before = None if inputs.start is None else load_unilseg(Path(inputs.start))

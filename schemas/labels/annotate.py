@@ -4,11 +4,18 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from ..section import FREE, Precision, Section, auto
+from ..section import FREE, Precision, Section, auto, since
 from .base import DecodeConfig, LabelConfig
 from .detector import PackConfig
 
-Branch = Literal["unlabelled", "boxes", "tags"]
+Branch = Literal["unlabelled", "boxes", "tags", "masks"]
+Step = Literal["caption", "refer", "ground", "segment", "match"]
+STEPS: dict[Branch, tuple[Step, ...]] = {
+    "unlabelled": ("caption", "refer", "match"),
+    "boxes": ("segment", "caption", "match"),
+    "tags": ("ground", "segment", "match"),
+    "masks": ("caption", "match"),
+}
 _NAME = "A folder, or a name on the Hugging Face hub (`name@revision`)"
 
 
@@ -31,10 +38,14 @@ class RolesConfig(Section):
         "IDEA-Research/grounding-dino-base", description=f"{_NAME}: Grounding DINO.", json_schema_extra=FREE
     )
     mask_segmenter: str = Field(
-        "facebook/sam-vit-huge", description=f"{_NAME}: SAM or SAM 2, prompted with boxes.", json_schema_extra=FREE
+        "facebook/sam-vit-huge",
+        description=f"{_NAME}: SAM, SAM 2 or SAM 3, prompted with boxes; or an ONNX file (`.onnx`).",
+        json_schema_extra=FREE,
     )
     captioner: str = Field(
-        "Salesforce/blip-image-captioning-large", description=f"{_NAME}: BLIP.", json_schema_extra=FREE
+        "Salesforce/blip-image-captioning-large",
+        description=f"{_NAME}: BLIP or Florence-2; empty takes names of boxes' categories.",
+        json_schema_extra=FREE,
     )
     matcher: str = Field(
         "openai/clip-vit-base-patch16",
@@ -48,7 +59,13 @@ class EngineConfig(Section):
 
     branch: Branch = Field(
         "unlabelled",
-        description="unlabelled: caption, then its mask. boxes: mask and caption of each. tags: mask of each tag.",
+        description="unlabelled: caption, then its mask. boxes: mask and caption of each. tags: mask of each tag. "
+        "masks: captions of the masks of another data set.",
+    )
+    steps: tuple[Step, ...] = Field(
+        (),
+        description="Steps of the branch that are done here, in order; empty does all. Those before were done --from.",
+        json_schema_extra=since("0.2"),
     )
     precision: Precision = Field(
         "auto",
@@ -66,6 +83,26 @@ class EngineConfig(Section):
     largest: float = Field(0.95, gt=0, le=1, description="Masks over this share of the photograph are no pairs.")
     caption_tokens: int = Field(32, ge=1, le=512, description="Tokens of a caption, at most.")
     caption_words: int = Field(60, ge=1, le=10_000, description="Words of a text that are stored, at most.")
+
+    @property
+    def doing(self) -> tuple[Step, ...]:
+        """The steps that are done here."""
+        return self.steps or STEPS[self.branch]
+
+    @property
+    def makes_pairs(self) -> bool:
+        """Whether all is there in the end; a score may be missing."""
+        return self.doing[-1] in STEPS[self.branch][-2:]
+
+    @model_validator(mode="after")
+    def _follow_each_other(self) -> "EngineConfig":
+        whole = STEPS[self.branch]
+        parts = {whole[i:j] for i in range(len(whole)) for j in range(i, len(whole) + 1)}
+        if self.steps not in parts:
+            raise ValueError(
+                f"annotate.steps of {self.branch} are {', '.join(whole)}: take some that follow each other"
+            )
+        return self
 
 
 class BoxesConfig(Section):
@@ -112,6 +149,11 @@ class AnnotateConfig(LabelConfig):
     def batch_size(self) -> int:
         """See `LabelConfig`."""
         return self.annotate.batch_size
+
+    @property
+    def needs_parent(self) -> bool:
+        """See `LabelConfig`."""
+        return self.annotate.branch == "masks" or self.annotate.doing[0] != STEPS[self.annotate.branch][0]
 
     @property
     def words(self) -> str:

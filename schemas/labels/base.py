@@ -82,6 +82,11 @@ class LabelConfig(Section):
         """What computes and in which arithmetic, for people."""
         raise NotImplementedError
 
+    @property
+    def needs_parent(self) -> bool:
+        """Whether labels are made from those of another data set, and not without."""
+        return False
+
     @model_validator(mode="after")
     def _sides_are_ordered(self) -> "LabelConfig":
         if 0 < self.decode.long_side < self.decode.short_side:

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from ..section import Section
 from .base import LabelConfig, RefineConfig
@@ -45,6 +45,12 @@ class MergeConfig(Section):
     )
     vectors: bool = Field(True, description="Store each region's mean feature at unit length as its seed, as fp16.")
 
+    @model_validator(mode="after")
+    def _areas_are_ordered(self) -> "MergeConfig":
+        if self.max_area <= self.min_area:
+            raise ValueError("merge.max_area must be above merge.min_area: raise one or lower the other")
+        return self
+
 
 class MergeLabelConfig(LabelConfig):
     """The whole configuration of labelling by merging."""
@@ -73,9 +79,13 @@ class MergeLabelConfig(LabelConfig):
 # patches of 14 pixels, about 32 on the shorter side
 _DINOV2: dict[str, Any] = {"weights": "dinov2-s14-focus"}
 _SIZE: dict[str, Any] = {"short_side": 448, "long_side": 896, "align": 14}
+_SIZE_16: dict[str, Any] = {"short_side": 512, "long_side": 1024, "align": 16}
 
 MERGE_PRESETS: dict[str, dict[str, dict[str, Any]]] = {
     "merge": {"features": _DINOV2, "decode": _SIZE},
     # small things as well, at three times the cost
     "merge-large": {"features": _DINOV2, "decode": _SIZE, "merge": {"scales": (1.0, 1.5), "side": 10}},
+    # the same grid of cells with patches of 16. Keys of DINO: LOST, section 3.1; TokenCut, section 3.2
+    "merge-dino": {"features": {"weights": "dino-s16", "take": "keys"}, "decode": _SIZE_16},
+    "merge-dinov3": {"features": {"weights": "dinov3-s16"}, "decode": _SIZE_16},
 }

@@ -66,7 +66,7 @@ NCUT_PRESETS: dict[str, dict[str, dict[str, Any]]] = {
     "onecut": {"features": {"weights": "dinov2-s14-focus"}, "decode": _DECODE, "cut": {"kind": "one"}},
     # the paper's own setting: DINO ViT-B/8, 480 x 480, keys
     "cutler": {
-        "features": {"weights": "timm:vit_base_patch8_224.dino", "take": "keys"},
+        "features": {"weights": "dino-b8", "take": "keys"},
         "decode": {"short_side": 480, "long_side": 480, "keep_ratio": False, "align": 8},
         "cut": {"max_cells": 3600},
     },

@@ -6,7 +6,7 @@ choices.
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from ..section import FREE, Precision, Section, auto, since
 from .base import LabelConfig, RefineConfig
@@ -32,12 +32,18 @@ class FeaturesConfig(Section):
             "resnext50_32x4d",
             "resnext101_32x8d",
             "resnext101_64x4d",
+            "swin_t",
+            "swin_s",
+            "swin_b",
+            "swin_v2_t",
+            "swin_v2_s",
+            "swin_v2_b",
             "lab-color",
         ]
-        | Annotated[str, Field(pattern=r"^timm:[\w.]+$")]
+        | Annotated[str, Field(pattern=r"^(timm:[\w.]+|transformers:\S+)$")]
     ) = Field(
         "auto",
-        description="Backbone, of ours or `timm:NAME`; auto reads it off the weights.",
+        description="Backbone, of ours, `timm:NAME` or `transformers:NAME`; auto reads it off the weights.",
         json_schema_extra=auto("arch"),
     )
     stride_in_1x1: bool = Field(
@@ -93,6 +99,13 @@ class SaliencyConfig(Section):
     )
     similarity: Literal["cosine", "dot"] = Field(
         "cosine", description="Dot products make cells with large features bright for every seed."
+    )
+    pad_to: int = Field(
+        1,
+        ge=1,
+        le=64,
+        description="Pad images at the right and bottom to multiples of so many pixels, 32 as UPLVP does; 1: do not.",
+        json_schema_extra=since("0.2"),
     )
 
 
@@ -181,6 +194,12 @@ class Config(LabelConfig):
     refine: RefineConfig = Field(RefineConfig(), description="Edges of the photograph.", json_schema_extra=since("0.2"))
     encode: EncodeConfig = EncodeConfig()
 
+    @model_validator(mode="after")
+    def _photographs_are_not_padded(self) -> "Config":
+        if self.saliency.pad_to > 1 and self.refine.radius:
+            raise ValueError("edges of padded images are not refined: set saliency.pad_to = 1 or refine.radius = 0")
+        return self
+
     @property
     def compression_level(self) -> int:
         """See `LabelConfig`."""
@@ -211,9 +230,10 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
         "nms": {"kind": "greedy"},
         "filters": {"min_score": None, "min_center_y": None, "max_width": None},
     },
-    # the settings of the authors' later code base: stretched input, a lower centre filter, never an empty image
+    # the authors' later code base: input stretched and padded, a lower centre filter, never an empty image
     "uplvp": {
         "decode": {"keep_ratio": False},
+        "saliency": {"pad_to": 32},
         "filters": {"min_center_y": 0.1, "max_width": None, "keep_best": True},
     },
 }

@@ -178,6 +178,14 @@ class TrainerConfig(Section):
         4, ge=0, le=100_000, description="Epochs between evaluations; 0 is at the end alone.", json_schema_extra=FREE
     )
     threshold: Fraction = Field(0.5, description="Probability from which a pixel is in a found mask.")
+    max_detections: int | None = Field(
+        None,
+        ge=11,
+        le=1000,
+        description="Instances of an image, best first, that are found and judged (LVIS: 300); null takes 100, or as "
+        "many as the model has queries.",
+        json_schema_extra=since("0.2"),
+    )
 
     @model_validator(mode="before")
     @classmethod

@@ -6,11 +6,25 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from ..load import SHOW, load_settings
-from ..section import FREE, Section
+from ..section import FREE, Section, since
 from .sections import Fraction, Preset, TrainerConfig
 
 Form = Literal["paper", "code", "none"]
 Depths = tuple[Annotated[int, Field(ge=1, le=64)], ...]
+
+
+class TaskData(Section):
+    """A data set of another task, as `evaluate --task` takes it."""
+
+    task: Literal["semantic", "salient", "part", "rvos"] = Field(description="What its labels are.")
+    images: str = Field(description="Folder of the photographs, or of the videos' frames.", json_schema_extra=FREE)
+    gt: str = Field(
+        description="Folder of label images; COCO file of parts; meta_expressions.json of videos.",
+        json_schema_extra=FREE,
+    )
+    classes: str = Field("", description="Names of the classes, one a line.", json_schema_extra=FREE)
+    zero_is_nothing: bool = Field(False, description="Class numbers count from 1; 0 has no class.")
+    annotations: str = Field("", description="Of videos: folder of palette PNGs.", json_schema_extra=FREE)
 
 
 class ReferringData(Section):
@@ -36,6 +50,11 @@ class ReferringData(Section):
         description="Sides of its patches to draw from, in pixels of the square; 0 hides nothing.",
     )
     split: str = Field("", description="Of references that name splits: the one to train on; empty takes all.")
+    tasks: tuple[TaskData, ...] = Field(
+        (),
+        description="Data sets of other tasks to train on as well; each is a source of its own.",
+        json_schema_extra=since("0.2"),
+    )
     workers: int = Field(
         2, ge=0, le=256, description="Processes that read and decode; 0 does it between steps.", json_schema_extra=FREE
     )

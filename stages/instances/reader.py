@@ -3,7 +3,7 @@
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
 import numpy as np
@@ -16,9 +16,12 @@ from torch.utils.data import IterableDataset, get_worker_info
 from ...schemas.errors import UserError
 from ...schemas.manifest import ShardCommit
 from ...schemas.records import ImageRef
+from ...schemas.verdicts import Keep
 from ...store.dataset import Dataset, ShardTables
+from ...store.reviewed import Reviewed
+from ..coverage import Coverage
 from ..read import is_url
-from .samples import Sample, after_transforms, decode_masks, load_pixels, make_sample
+from .samples import Sample, SampleError, after_transforms, decode_masks, load_pixels, make_sample
 
 Transforms = Callable[[Any, dict[str, Any]], Any]
 CACHED_SHARDS = 16  # tables held by a process, when the data set has more shards than fit into memory
@@ -35,6 +38,8 @@ class PseudoLabelDataset(TorchDataset[Sample]):
     transforms: torchvision v2 transforms of (image, target). size: (short side, long side) to decode at, at most.
     keep_ratio false: photographs are stretched to `size` as (height, width).
     min_score, min_area (share of the image), max_masks: which masks; min_masks, max_images: which images.
+    reviewed: heed the verdicts of `review`: True leaves out what was rejected, "accepted" takes that alone;
+    verdicts: their file, by default the one beside the data set.
     vectors: names of stored vectors to give. check: compare each photograph's sha256, which decoding computes anyway,
     with that of the one that was labelled. check_shards: compare the sha256 of each file of the data set when a process
     reads it for the first time. verify: hash all of them, and look at every row, first.
@@ -54,6 +59,8 @@ class PseudoLabelDataset(TorchDataset[Sample]):
         keep_ratio: bool = True,
         min_score: float = 0.0,
         min_area: float = 0.0,
+        reviewed: bool | Literal["accepted"] = False,
+        verdicts: str | None = None,
         min_masks: int = 1,
         max_masks: int | None = None,
         max_images: int | None = None,
@@ -81,7 +88,10 @@ class PseudoLabelDataset(TorchDataset[Sample]):
         self._images, self._size, self._vectors = images, size, vectors
         self._keep_ratio = keep_ratio
         self._min_score, self._min_area, self._max_masks = min_score, min_area, max_masks
+        keep: Keep = "accepted" if reviewed == "accepted" else "not-rejected"
+        self._reviewed = Reviewed.open(self.source, keep, verdicts) if reviewed or verdicts else None
         self._check, self._max_pixels = check, max_pixels
+        self._coverage = Coverage(self.source.card.source)
         self._exif = _exif(self.source.card.config)
         self._commits = list(self.source.checked_commits())
         self._index = self._select(min_masks)[:max_images]
@@ -128,7 +138,8 @@ class PseudoLabelDataset(TorchDataset[Sample]):
     def _select(self, min_masks: int) -> npt.NDArray[np.int32]:
         """(commit, row) of every image that passes: [n, 2]."""
         found = []
-        filtered = self._min_score > 0 or self._min_area > 0
+        reviewed = self._reviewed
+        filtered = self._min_score > 0 or self._min_area > 0 or reviewed is not None
         for place, commit in enumerate(self._commits):
             images = self.source.read_images(commit)
             counts = images["n_masks"].to_numpy().astype(np.int64)
@@ -137,6 +148,8 @@ class PseudoLabelDataset(TorchDataset[Sample]):
                 first = images["first_mask"].to_numpy()
                 counts = ends[first + counts] - ends[first]
             usable = np.array([status != "quarantined" for status in images["status"].to_pylist()], bool)
+            if reviewed is not None:
+                usable &= np.array([reviewed.keeps_image(one) for one in images["image_id"].to_pylist()], bool)
             rows = np.flatnonzero(usable & (counts >= min_masks)).astype(np.int32)
             found.append(np.stack([np.full(len(rows), place, np.int32), rows], axis=1))
         return np.concatenate(found) if found else np.empty((0, 2), np.int32)
@@ -146,6 +159,8 @@ class PseudoLabelDataset(TorchDataset[Sample]):
         passes: npt.NDArray[np.bool_] = (masks["score"].to_numpy() >= self._min_score) & (
             masks["area"].to_numpy() >= self._min_area * pixels
         )
+        if self._reviewed is not None:
+            passes &= self._reviewed.keeps_rows(masks)
         return passes
 
     def _ref(self, place: int, row_number: int, row: dict[str, Any]) -> ImageRef:
@@ -153,7 +168,17 @@ class PseudoLabelDataset(TorchDataset[Sample]):
         if self._images is None:
             if place not in self._refs:
                 self._refs[place] = self.source.refs_of(self._commits[place], self._shard(place).images)
-            return replace(self._refs[place][row_number], **size)
+            ref = self._refs[place][row_number]
+            if not self._coverage.covers([ref])[0]:
+                raise SampleError(
+                    f"{ref.file_name} is not opened, since the data set's source does not cover its address: name the "
+                    "folder or URL of the photographs by images.",
+                    "not_covered",
+                    ref.file_name,
+                )
+            return replace(ref, **size)
+        if not is_url(row["file_name"]) and {"..", "/"} & set(PurePosixPath(row["file_name"]).parts):
+            return ImageRef(row["image_id"], row["file_name"], "", **size)  # which leads out: never opened
         joined = f"{self._images.rstrip('/')}/{row['file_name']}"
         uri = joined if is_url(self._images) else str(Path(self._images).expanduser() / row["file_name"])
         return ImageRef(row["image_id"], row["file_name"], uri, **size)

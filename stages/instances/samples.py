@@ -24,6 +24,7 @@ from ...store.run import Skipped
 from ..decode import decode_image
 from ..header import parse_header
 from ..read import BadImage, read_image_bytes
+from ..training.packing import Packed
 
 PAD = 32  # images of a batch are padded to a multiple of so many pixels
 PAD_COLOR = (124, 116, 104)  # RGB that the backbones' normalisation takes to zero, nearly
@@ -178,7 +179,7 @@ def after_transforms(sample: Sample) -> Sample:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Batch:
+class Batch(Packed):
     """images uint8 [B, 3, H, W], padded at the right and bottom to a multiple of 32; of each image its objects.
 
     masks uint8 [M, H, W], labels [M], boxes XYXY [M, 4], scores [M] (1 for annotations), seeds [M, D] (D = 0 where none

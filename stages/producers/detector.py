@@ -14,10 +14,10 @@ from ...schemas.errors import UserError
 from ...schemas.labels.base import DecodeConfig
 from ...schemas.labels.detector import DetectorConfig
 from ...schemas.records import ImageRecord, ImageRef, MaskSet
-from ..decode import DecodedImage
+from ..decode import DecodedImage, labelled
 from ..device import DTYPES
 from ..paste import Frame, paste
-from ..pixels import PixelInput, Shape, arrival, to_host
+from ..pixels import Arriving, PixelInput, Shape, arrival, to_host
 from ..read import BadImage, quarantined
 from .contract import Admit, PixelBatch
 
@@ -90,16 +90,10 @@ class LoadedDetectorProducer:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class FoundInBatch:
-    """Instances of each image on their way to host memory; read them after `wait`."""
+    """Instances of each image, in a batch padded to one size."""
 
-    found: list[Found]
+    images: list[Found]
     padded: Size
-    arrived: torch.cuda.Event | None
-
-    def wait(self) -> None:
-        """See `contract.Work`."""
-        if self.arrived is not None:
-            self.arrived.synchronize()
 
 
 class DetectorProducer:
@@ -119,18 +113,18 @@ class DetectorProducer:
         self._dtype = DTYPES[config.detect.precision]
         self._limits = Limits(most=config.detect.max_masks, min_score=config.detect.min_score)
 
-    def forward(self, batch: PixelBatch) -> FoundInBatch:
+    def forward(self, batch: PixelBatch) -> Arriving[FoundInBatch]:
         """See `contract.Producer`."""
         images_B3HW = self._input.normalise(self._input.upload(batch.pixels))
         sizes = [(image.pixels.shape[0], image.pixels.shape[1]) for image in batch.images]
         with torch.autocast(self.device.type, self._dtype, enabled=self._dtype != torch.float32):
             found = self._module.find(images_B3HW, sizes, self._limits)
         height, width = batch.pixels.shape[1:3]
-        return FoundInBatch([_to_host(one) for one in found], (height, width), arrival(self.device))
+        return Arriving(FoundInBatch([_to_host(one) for one in found], (height, width)), arrival(self.device))
 
-    def record(self, work: FoundInBatch, i: int, ref: ImageRef, image: DecodedImage) -> ImageRecord:
+    def record(self, work: Arriving[FoundInBatch], i: int, ref: ImageRef, image: DecodedImage) -> ImageRecord:
         """See `contract.Producer`."""
-        found = work.found[i]
+        found = work.found.images[i]
         scores_n = found.scores.numpy()
         if not np.isfinite(scores_n).all():
             bad = BadImage("non_finite_features", "the model gave NaN or infinite scores for this image")
@@ -142,7 +136,7 @@ class DetectorProducer:
         pasted = paste(
             found.maps.numpy()[chosen],
             None if found.boxes is None else found.boxes.numpy()[chosen],
-            Frame(work.padded, (height, width), (image.height, image.width)),
+            Frame(work.found.padded, (height, width), (image.height, image.width)),
             threshold=self._config.threshold,
             min_area=self._config.min_area,
         )
@@ -165,18 +159,7 @@ class DetectorProducer:
                 source="detector",
                 extra={"label": found.labels.numpy()[kept], "maskness": pasted.maskness[narrow]},
             )
-        return ImageRecord(
-            image_id=ref.image_id,
-            file_name=ref.file_name,
-            status="ok" if masks else "empty",
-            width=image.width,
-            height=image.height,
-            exif_orientation=image.exif_orientation,
-            resized_width=width,
-            resized_height=height,
-            sha256=image.sha256,
-            masks=masks,
-        )
+        return labelled(ref, image, masks)
 
     def close(self) -> None:
         """See `contract.Producer`."""

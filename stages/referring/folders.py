@@ -97,7 +97,8 @@ def shift_classes(labels_HW: Labels, *, zero_is_nothing: bool) -> Labels:
     """Class numbers from 0, and 255 for pixels without one."""
     if not zero_is_nothing:
         return labels_HW
-    return np.where(labels_HW == 0, IGNORE, labels_HW - np.uint8(1)).astype(np.uint8)
+    none = (labels_HW == 0) | (labels_HW == IGNORE)
+    return np.where(none, IGNORE, labels_HW - np.uint8(1)).astype(np.uint8)
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ...schemas.errors import UserError
+from ...schemas.labels.annotate import EngineConfig
 from ...schemas.records import ImageRef
 from ...store.dataset import Dataset
 from ..read import is_url
@@ -30,6 +31,10 @@ class PseudoPairs:
             raise UserError(f"{url} is not complete: repeat the command that began it, then train on it.")
         if "texts" not in self._source.card.mask_columns:
             raise UserError(f"{url} has masks without texts: make pairs with `annotate`.")
+        if self._source.card.producer == "annotate":
+            made = EngineConfig.model_validate(self._source.card.config["annotate"])
+            if not made.makes_pairs:
+                raise UserError(f"{url} is a pass before the last ({made.doing[-1]}): train on the last one's.")
         self.name, self.sha256 = url, seal.root_hash
         self._images = None if images is None else images.rstrip("/")
         self._exif: Exif = self._source.card.config["decode"]["exif"]

@@ -173,7 +173,7 @@ class Recipe(lightning.LightningModule, Generic[B]):
         devices = [] if self.device.type == "cpu" else [self.device]
         rank = torch.distributed.get_rank() if process_count() > 1 else 0
         with torch.random.fork_rng(devices=devices):
-            torch.manual_seed(hash((self.loop.seed, self.step, rank)) % 2**63)
+            seed_step(hash((self.loop.seed, self.step, rank)) % 2**63, self.device)
             losses = self.losses(batch)
         total: Tensor = torch.stack(list(losses.values())).sum()
         values = {"loss": total, **self.noted(losses)}
@@ -181,6 +181,13 @@ class Recipe(lightning.LightningModule, Generic[B]):
         self.epoch_averages.add(**values)
         self.step += 1
         return total
+
+
+def seed_step(seed: int, device: torch.device) -> None:
+    """As `torch.manual_seed` for this device, without its milliseconds: it writes a stack trace for each other kind."""
+    torch.default_generator.manual_seed(seed)
+    if device.type == "cuda":
+        torch.cuda.manual_seed(seed)
 
 
 def average_count(count: Tensor) -> Tensor:

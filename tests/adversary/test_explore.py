@@ -4,12 +4,15 @@ import asyncio
 import contextlib
 import json
 import signal
+import socket
 import subprocess
 import sys
 import threading
 import urllib.request
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Coroutine, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from ipaddress import IPv4Address
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 import pytest
@@ -17,9 +20,10 @@ import torch
 
 from corpus import encode, scene
 from saliency_prompt.pipeline.explore import explorer as module
-from saliency_prompt.pipeline.explore.doors import MOST_REQUESTS, Doors
 from saliency_prompt.pipeline.explore.explorer import Explorer
 from saliency_prompt.pipeline.explore.server import make_app
+from saliency_prompt.pipeline.local_page.doors import MOST_REQUESTS, Doors
+from saliency_prompt.pipeline.local_page.serving import hosts_of
 from saliency_prompt.pipeline.plan import resolve_config
 from saliency_prompt.pipeline.sources import open_source
 from saliency_prompt.schemas.errors import UserError
@@ -28,6 +32,8 @@ from saliency_prompt.stages.producers.saliency.producer import load_saliency
 
 pytest.importorskip("starlette")
 
+Found = TypeVar("Found")
+EVERYWHERE = str(IPv4Address(0))
 SMALL = ["features.weights=lab-color", "decode.short_side=160", "decode.long_side=320"]
 
 
@@ -71,8 +77,14 @@ async def ask(app: Any, url: str, **headers: str) -> tuple[int, dict[str, str], 
     return sent[0]["status"], found, b"".join(message.get("body", b"") for message in sent[1:])
 
 
+def run(question: Coroutine[Any, Any, Found]) -> Found:
+    """What comes of it in a thread of its own: playwright leaves a running loop in the main one."""
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(asyncio.run, question).result()
+
+
 def get(app: Any, url: str, **headers: str) -> tuple[int, dict[str, str], bytes]:
-    return asyncio.run(ask(app, url, **headers))
+    return run(ask(app, url, **headers))
 
 
 @pytest.mark.parametrize("path", ["/", "/about", "/state?short=3000", "/photograph/0.jpg", "/seed?x=0.5&y=0.5"])
@@ -93,6 +105,26 @@ def test_the_page_itself_is_served(explorer: Explorer, site: str | None) -> None
 @pytest.mark.parametrize("host", ["elsewhere.example", "", "127.0.0.1.elsewhere.example"])
 def test_other_hosts_are_refused(explorer: Explorer, host: str) -> None:
     assert get(make_app(explorer, ""), "/about", host=host)[0] == 400
+
+
+@pytest.mark.parametrize(
+    ("listens", "host", "status"),
+    [
+        ("127.0.0.1", "192.168.1.5:8000", 400),
+        ("127.0.0.1", "localhost:8000", 200),
+        ("127.0.0.1", "[::1]:8000", 200),
+        ("127.0.0.1", "Proxy.Example", 200),
+        (EVERYWHERE, "192.168.1.5:8000", 200),
+        (EVERYWHERE, "[fe80::1]:8000", 200),
+        (EVERYWHERE, f"{socket.gethostname()}:8000", 200),
+        (EVERYWHERE, "elsewhere.example", 400),
+        (EVERYWHERE, "192.168.1.5.elsewhere.example", 400),
+        ("192.168.1.5", "192.168.1.5", 200),
+    ],
+)
+def test_the_machines_own_names_are_let_in(explorer: Explorer, listens: str, host: str, status: int) -> None:
+    app = make_app(explorer, "", hosts_of(listens, ["proxy.example"]))
+    assert get(app, "/about", host=host)[0] == status
 
 
 @pytest.mark.parametrize("path", ["/", "/explore.js", "/about", "/photograph/0.jpg", "/gone", "/state?tau=x"])
@@ -172,7 +204,7 @@ def test_a_crowd_is_sent_away_while_the_first_are_served() -> None:
         answers = [(await task)[0] for task in asked]
         return [*answers, (await ask(doors, "/state"))[0]]
 
-    answers = asyncio.run(crowd())
+    answers = run(crowd())
     assert peak == MOST_REQUESTS
     assert sorted(answers[:-1]) == [200] * MOST_REQUESTS + [503] * 2 * MOST_REQUESTS
     assert answers[-1] == 200  # there is room again
@@ -185,11 +217,11 @@ def test_a_surprise_is_one_sentence(explorer: Explorer, monkeypatch: pytest.Monk
     monkeypatch.setattr(explorer, "analyse", broken)
     answers: list[Any] = []
 
-    async def run() -> None:
+    async def surprised() -> None:
         with pytest.raises(RuntimeError):  # starlette raises it again, for the terminal
             await ask(Recording(make_app(explorer, ""), answers), "/state")
 
-    asyncio.run(run())
+    run(surprised())
     start = next(message for message in answers if message["type"] == "http.response.start")
     assert start["status"] == 500
     assert any(name == b"content-security-policy" for name, _ in start["headers"])

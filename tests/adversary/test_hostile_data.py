@@ -5,6 +5,7 @@ import json
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -13,10 +14,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from saliency_prompt.pipeline.coverage import Coverage
+from makers import Photographed
+from saliency_prompt import PseudoLabelDataset
 from saliency_prompt.schemas.errors import UserError
 from saliency_prompt.schemas.manifest import FileEntry, ShardCommit
 from saliency_prompt.schemas.records import ImageRef
+from saliency_prompt.stages.coverage import Coverage
+from saliency_prompt.stages.instances.samples import SampleError
 from saliency_prompt.store.check import VerifyReport, verify
 from saliency_prompt.store.dataset import Dataset
 from saliency_prompt.store.objects import open_store
@@ -272,3 +276,29 @@ def test_journals_that_are_none_are_passed_over(old: Labelled) -> None:
     assert runs(dataset) == []
     assert collect(dataset).damaged == ()
     assert verify(dataset).problems == []
+
+
+def test_the_training_reader_opens_nothing_beyond_the_source(tmp_path: Path) -> None:
+    maker = Photographed(tmp_path / "secret")
+    dataset = maker.dataset(open_store(str(tmp_path / "labels")), 4, 5, source=str(tmp_path / "photos"))
+    maker.commit(dataset, 0)
+    dataset.seal()
+    data = PseudoLabelDataset(dataset.url)
+    with pytest.raises(SampleError, match="does not cover"):
+        data[0]
+    there = PseudoLabelDataset(dataset.url, images=str(tmp_path / "secret"))  # whose user says so
+    assert there[0][1]["file_name"] == data.file_name(0)
+
+
+@pytest.mark.parametrize("name", ["../secret.png", "/secret.png", "a/../../secret.png"])
+def test_names_do_not_lead_out_of_a_given_folder(tmp_path: Path, name: str) -> None:
+    class Outside(Photographed):
+        def refs(self, count: int) -> list[ImageRef]:
+            return [replace(ref, file_name=name) for ref in super().refs(count)]
+
+    maker = Outside(tmp_path / "photos")
+    dataset = maker.dataset(open_store(str(tmp_path / "labels")), 1, 5, source=str(tmp_path / "photos"))
+    maker.commit(dataset, 0)
+    dataset.seal()
+    with pytest.raises(SampleError, match="leads out"):
+        PseudoLabelDataset(dataset.url, images=str(tmp_path / "photos"))[0]

@@ -18,6 +18,7 @@ from saliency_prompt.pipeline.sources import open_source
 from saliency_prompt.schemas.load import load_config
 from saliency_prompt.store.dataset import Dataset
 
+CPU = torch.device("cpu")
 pytestmark = pytest.mark.slow
 HOSTILE = "<img src=x onerror=alert(1)> & 'quotes\".jpg"
 SMALL = ["features.weights=lab-color", "decode.short_side=96", "decode.long_side=192", "plan.shard_size=8"]
@@ -26,7 +27,7 @@ SMALL = ["features.weights=lab-color", "decode.short_side=96", "decode.long_side
 def make(photos: Path, out: Path, *overrides: str) -> Dataset:
     from rich.console import Console
 
-    job = Job(str(out), load_config(overrides=[*SMALL, *overrides]), torch.device("cpu"))
+    job = Job(str(out), load_config(overrides=[*SMALL, *overrides]), CPU)
     with Display(Console(quiet=True)) as display:
         return generate(open_source(str(photos)), job, display, threading.Event())[0]
 
@@ -173,3 +174,34 @@ def contrast(first: str, second: str) -> float:
 
     low, high = sorted((luminance(first), luminance(second)))
     return (high + 0.05) / (low + 0.05)
+
+
+def test_texts_stand_beside_masks_and_are_found(visit: Visit, tmp_path: Path) -> None:
+    pytest.importorskip("transformers")
+    from saliency_prompt.schemas.registry import load_label_config
+    from tiny_models import tiny_roles
+    from word_scenes import write_word_scenes
+
+    gt = write_word_scenes(tmp_path, 0, 6)
+    given = [f"boxes.gt={str(gt)!r}", "annotate.branch=boxes", "roles.captioner=''"]
+    job = Job(str(tmp_path / "pairs"), load_label_config("annotate", overrides=[*tiny_roles(), *given]), CPU)
+    from rich.console import Console
+
+    with Display(Console(quiet=True)) as display:
+        dataset, _ = generate(open_source(str(tmp_path / "images")), job, display, threading.Event())
+    said = [row["texts"][0] for commit in dataset.commits() for row in dataset.read_masks(commit).to_pylist()]
+    write_report(dataset, str(tmp_path / "report"))
+    page = visit(tmp_path / "report/index.html")
+    page.wait_for_selector("#grid svg path.mask")
+    whole = cards(page)
+    text = min(said, key=said.count)
+    page.fill("#search", text.upper())
+    assert 0 < cards(page) <= whole
+    assert text in page.locator("#grid .said").first.inner_text()
+    page.fill("#search", "no such thing")
+    assert cards(page) == 0
+    page.fill("#search", text)
+    page.locator("#grid li a").first.click()
+    page.wait_for_selector("#masks tbody td.said")
+    assert text in " ".join(page.locator("#masks tbody td.said").all_inner_texts())
+    assert page.locator("#masks th.said").is_visible()

@@ -146,12 +146,21 @@ def test_a_grid_from_the_objects_is_taken_by_training(world: Path, tmp_path: Pat
     assert outcome.finished
 
 
-def test_rare_categories_are_drawn_more_often(world: Path, tmp_path: Path) -> None:
+def test_rare_categories_are_drawn_more_often_and_judged_as_lvis_does(world: Path, tmp_path: Path) -> None:
     content = json.loads((world / "gt.json").read_text())
     content["annotations"] = [
         one for one in content["annotations"] if one["category_id"] == 3 or one["image_id"] == 100
     ]
+    for image in content["images"]:
+        image["neg_category_ids"] = []
+    for category, mark in zip(content["categories"], "fr", strict=True):
+        category["frequency"] = mark
     (tmp_path / "gt.json").write_text(json.dumps(content))
     more = [*SIZE, "data.repeat_threshold=1", "data.batch_size=1", "trainer.max_epochs=1", "trainer.lr_batch=1"]
     outcome = train(tmp_path / "run", more, model="solov2", images=world / "photos", gt=tmp_path / "gt.json")
     assert outcome.step == round(COUNT - 1 + 6**0.5)
+    judged = ["--images", world / "photos", "--gt", tmp_path / "gt.json", "--max-detections", "300", "--oracle-masks"]
+    run("evaluate", tmp_path / "run", *judged, *ON_CPU, "--json", tmp_path / "scores.json")
+    report = json.loads((tmp_path / "scores.json").read_text())
+    assert {"AR300", "APr", "APc", "APf"} <= set(report["classes"]["segm"])
+    assert "AR300" in report["class_agnostic"]["bbox"]

@@ -55,8 +55,18 @@ def test_from_photographs_to_an_evaluated_model(tmp_path: Path) -> None:
     assert {one["category_id"] for one in json.loads(found.read_text())} <= {3, 7}
     assert len(list((tmp_path / "overlays").iterdir())) == 12
     report = tmp_path / "scores.json"
+    scored = tmp_path / "scored.json"
+    run("predict", out / "fine", photos, "--out", scored, "--ids-of", gt, *few)
+    wanted = {image["id"] for image in json.loads(gt.read_text())["images"]}
+    assert {one["image_id"] for one in json.loads(scored.read_text())} <= wanted
+    said = run("evaluate", scored, "--gt", gt, "--images", photos, "--json", report).stdout
+    assert "12 images with " in said
+    by_results = json.loads(report.read_text())["class_agnostic"]
     run("evaluate", out / "fine", *annotated, "--device", "cpu", "--json", report)
-    assert json.loads(report.read_text())["class_agnostic"]["images"] == 12
+    by_run = json.loads(report.read_text())["class_agnostic"]
+    assert by_run["images"] == by_results["images"] == 12
+    assert by_run["objects"] == by_results["objects"]
+    assert by_run["segm"]["AP"] == pytest.approx(by_results["segm"]["AP"], abs=0.5)
 
     labels = ["--model", out / "fine", "--device", "cpu", "--set", "detect.min_score=0", "--set", "detect.vectors=true"]
     same = ["detect.one_label=false", "detect.precision=fp32", "plan.shard_size=5"]

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 
+from chaos import worker_processes
 from saliency_prompt.cluster.training import train_on_ray
 from saliency_prompt.pipeline.training.job import Inputs, TrainingJob
 from saliency_prompt.schemas.cluster import Workers
@@ -59,7 +60,7 @@ def test_a_group_trains_what_one_process_does_though_a_member_is_killed(
         told.append(progress.step)
         # A session that leaves no checkpoint leaves nothing to go on from.
         if Run(tmp_path / "group").checkpoints() and not killed:
-            killed.extend(members())
+            killed.extend(worker_processes(b"RayTrainWorker"))
             os.kill(killed[0], signal.SIGKILL)
 
     outcome = train(photos, tmp_path / "group", "model.bn_splits=1", report=report)
@@ -74,20 +75,6 @@ def test_a_group_trains_what_one_process_does_though_a_member_is_killed(
     both, alone = (read_checkpoint(tmp_path / name / "last.ckpt").state for name in ("group", "alone"))
     for name in ("model.global_queue.keys", "model.dense_queue.keys", "model.query.backbone.conv1.weight"):
         torch.testing.assert_close(both[name], alone[name], atol=1e-3, rtol=1e-2)
-
-
-def members() -> list[int]:
-    """Processes of the training group."""
-    found = []
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            try:
-                name = (entry / "cmdline").read_bytes()
-            except OSError:
-                continue
-            if b"RayTrainWorker" in name:
-                found.append(int(entry.name))
-    return found
 
 
 def test_a_mistake_of_the_user_is_told_once(two_nodes: Any, photos: Path, tmp_path: Path) -> None:

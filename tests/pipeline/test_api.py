@@ -12,6 +12,8 @@ from PIL import Image
 
 import saliency_prompt as sp
 from corpus import encode, scene
+from saliency_prompt.pipeline.training.job import TrainingJob
+from saliency_prompt.schemas.errors import UserError
 from training_runs import small_weights
 
 
@@ -86,3 +88,17 @@ def test_from_photographs_to_labels_by_a_trained_model(labelled: Any, tmp_path: 
     assert "class_agnostic" in sp.evaluate(tmp_path / "run", labelled.gt, images=labelled.photos, device="cpu")
     again = sp.generate(labelled.photos, tmp_path / "more", model=tmp_path / "run", device="cpu")
     assert again.card.producer == "detector"
+
+
+def test_training_takes_things_and_stuff_and_mattes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    jobs: list[TrainingJob] = []
+    monkeypatch.setattr(TrainingJob, "run", lambda job, *_: jobs.append(job))
+    given = {"images": tmp_path, "preset": "tiny", "device": "cpu"}
+    sp.train(tmp_path / "a", model="solov2-panoptic", panoptic_gt=tmp_path / "p.json", weights="random", **given)
+    sp.train(tmp_path / "b", model="solov2-matting", mattes=tmp_path / "alphas", start=tmp_path / "a", **given)
+    assert [job.recipe for job in jobs] == ["panoptic", "matting"]
+    assert jobs[0].inputs.panoptic_gt == str(tmp_path / "p.json")
+    assert (jobs[1].inputs.mattes, jobs[1].inputs.start) == (str(tmp_path / "alphas"), str(tmp_path / "a"))
+    for both in ({}, {"gt": "a.json", "panoptic_gt": "b.json"}):
+        with pytest.raises(UserError, match="one thing"):
+            sp.train(tmp_path / "c", weights="random", **given, **both)

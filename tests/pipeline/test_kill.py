@@ -17,7 +17,7 @@ from saliency_prompt.store.check import gc, verify
 from saliency_prompt.store.dataset import Dataset
 from toy_detector import write_run
 
-ROUNDS = {"saliency": 12, "detector": 4, "random": 2, "merge": 2, "ncut": 2}
+ROUNDS = {"saliency": 12, "detector": 4, "random": 2, "merge": 2, "ncut": 2, "annotate": 2}
 TESTS = Path(__file__).parents[1]
 SUSPENSIONS = 4
 
@@ -32,9 +32,7 @@ def many_photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_every_producer_is_killed() -> None:
-    assert (
-        set(ROUNDS) == set(OPTIONS) == set(PRODUCERS) - {"imported", "annotate"}
-    )  # which have commands and tests of their own
+    assert set(ROUNDS) == set(OPTIONS) == set(PRODUCERS) - {"imported"}  # whose masks come from files
 
 
 OPTIONS = {
@@ -43,16 +41,20 @@ OPTIONS = {
     "detector": ["--model", "RUN", "--set", "detect.batch_size=2"],
     "merge": ["--producer", "merge", "--weights", "lab-color", "--set", "features.batch_size=2"],
     "ncut": ["--producer", "ncut", "--weights", "lab-color", "--set", "features.batch_size=2"],
+    "annotate": ["--branch", "tags", "--set", "annotate.batch_size=2"],
 }
+TOYS = {"detector": "toy_detector", "annotate": "toy_roles"}  # that stand for models
 
 
 def command(photos: Path, out: Path, *settings: str, producer: str = "saliency") -> list[str]:
     overrides = ["decode.short_side=256", "decode.long_side=512", "plan.shard_size=4"]
     sets = [part for setting in (*overrides, *settings) for part in ("--set", setting)]
-    program = f"import sys; sys.path.insert(0, {str(TESTS)!r}); import toy_detector; toy_detector.install()\n"
-    program = (program if producer == "detector" else "") + "from saliency_prompt.cli.app import main; main()"
+    program = "from saliency_prompt.cli.app import main; main()"
+    if toy := TOYS.get(producer):
+        program = f"import sys; sys.path.insert(0, {str(TESTS)!r}); import {toy}; {toy}.install()\n{program}"
     options = [str(photos.parent / "run") if option == "RUN" else option for option in OPTIONS[producer]]
-    return [sys.executable, "-c", program, "generate", str(photos), "--out", str(out), *options, *sets]
+    name = "annotate" if producer == "annotate" else "generate"
+    return [sys.executable, "-c", program, name, str(photos), "--out", str(out), *options, *sets]
 
 
 def start(*arguments: object, **options: str) -> subprocess.Popen[str]:

@@ -2,114 +2,40 @@
 
 import json
 import shutil
+import subprocess
+import sys
 import threading
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from free_rounds import FREE, LABELS, TRAINING, Counted, CutError, go, hashes, rounds_of, write_world
 
-from corpus import write_scenes
+from saliency_prompt.models.detector import Limits
 from saliency_prompt.pipeline.api import generate
 from saliency_prompt.pipeline.evaluate import evaluate_dataset
-from saliency_prompt.pipeline.rounds import Round, Rounds, label_here, run_rounds
-from saliency_prompt.pipeline.training.job import TrainingJob
+from saliency_prompt.pipeline.generate import Job
+from saliency_prompt.pipeline.generate import generate as label_photos
+from saliency_prompt.pipeline.report.page import write_report
+from saliency_prompt.pipeline.rounds import Round
+from saliency_prompt.pipeline.sources import open_source
 from saliency_prompt.pipeline.training.model import load_detector
 from saliency_prompt.schemas.errors import UserError
-from saliency_prompt.schemas.labels.detector import DetectorConfig
 from saliency_prompt.schemas.registry import load_label_config
-from saliency_prompt.schemas.training.freesolo import FreeSoloTraining
-from saliency_prompt.schemas.training.registry import load_training_config
-from saliency_prompt.stages.training.fit import Control, Outcome, Place
 from saliency_prompt.store.dataset import Dataset
 from saliency_prompt.store.run import Run
 from training_runs import CPU, small_weights, train
 
 pytestmark = pytest.mark.slow
-
-FREE = [
-    "features.precision=fp32",
-    "decode.short_side=128",
-    "decode.long_side=192",
-    "plan.shard_size=3",
-    "filters.min_score=0.0",
-    "filters.keep_best=true",
-]
-TRAINING = [
-    "data.batch_size=4",
-    "data.short_side=64",
-    "data.long_side=96",
-    "data.workers=0",
-    "trainer.max_epochs=2",
-    "trainer.log_every=1",
-    "trainer.checkpoint_every=1",
-    "trainer.precision=fp32",
-    "trainer.evaluate_every=0",
-    "model.class_score=0.001",
-    "model.min_score=0.0",
-]
-LABELS = ["detect.precision=fp32", "detect.batch_size=2", "detect.min_score=0.0", "detect.max_masks=5"]
+TESTS = Path(__file__).parents[1]
+KILLS = 8
 
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Eight scenes, and their free masks by the backbone that every round starts from."""
-    base = tmp_path_factory.mktemp("rounds")
-    write_scenes(base / "photos", 8)
-    generate(base / "photos", base / "free", weights=small_weights(), settings=FREE, device="cpu")
-    return base
-
-
-def rounds_of(world: Path, out: Path, *overrides: str, **more: Any) -> Rounds:
-    training = load_training_config("freesolo", "tiny", overrides=[*TRAINING, *overrides])
-    labels = load_label_config("detector", None, None, LABELS)
-    assert isinstance(training, FreeSoloTraining)
-    assert isinstance(labels, DetectorConfig)
-    return replace(Rounds(str(world / "free"), out, small_weights(), training, labels, CPU), **more)
-
-
-class CutError(Exception):
-    """Stands for the end of a process."""
-
-
-class Silence:
-    def planned(self, planned: Any, shards: int) -> None: ...
-    def running(self, meter: Any) -> None: ...
-    def committed(self, report: Any) -> None: ...
-
-
-class Counted:
-    """A reporter that ends it all at an event of some number; shared by training and labelling."""
-
-    def __init__(self, fatal: int | None = None) -> None:
-        self.seen, self.fatal = 0, fatal
-
-    def event(self, *_: Any) -> None:
-        self.seen += 1
-        if self.seen == self.fatal:
-            raise CutError
-
-    planned = committed = event
-
-    def running(self, meter: Any) -> None: ...
-
-
-def go(rounds: Rounds, told: Counted | None = None) -> list[Round]:
-    told = told or Counted()
-
-    def train_here(job: TrainingJob) -> Outcome:
-        told.event()
-        outcome = job.run(Place(CPU), Control(report=told.event))
-        told.event()
-        return outcome
-
-    return list(run_rounds(rounds, train_here, label_here(told, threading.Event())))
-
-
-def hashes(found: list[Round]) -> list[str]:
-    return [one.labels.sealed.root_hash for one in found if one.labels is not None and one.labels.sealed is not None]
+    return write_world(tmp_path_factory.mktemp("rounds"))
 
 
 @pytest.fixture(scope="module")
@@ -135,6 +61,22 @@ def test_labels_name_what_they_were_made_from_and_runs_what_they_learned(
         assert labels.card.weights_sha256 == load_detector(world / "whole" / f"round-{number}").sha256
 
 
+def test_a_report_names_what_labels_were_made_from_and_compares_two_rounds(
+    world: Path, whole: tuple[list[Round], int], tmp_path: Path
+) -> None:
+    first, second = hashes(whole[0])
+    after, before = (Dataset.open(str(world / "whole" / f"labels-{number}")) for number in (1, 0))
+    written = write_report(after, str(tmp_path), other=before, gt=world / "gt.json")
+    assert (written.data.provenance.producer, written.data.provenance.parents) == ("detector", (first,))
+    assert written.data.provenance.root_hash == second
+    page = (tmp_path / "index.html").read_text()
+    assert f"<code>{first}</code>, which is {before.url}" in page
+    assert "The first was made from the second." in page
+    backwards = write_report(before, str(tmp_path / "backwards"), other=after)
+    assert backwards.data.provenance.parents == (Dataset.open(str(world / "free")).sealed.root_hash,)
+    assert "The second was made from the first." in (tmp_path / "backwards" / "index.html").read_text()
+
+
 def test_cut_at_every_boundary_it_ends_in_the_same_labels(
     world: Path, whole: tuple[list[Round], int], tmp_path: Path
 ) -> None:
@@ -150,18 +92,18 @@ def test_cut_at_every_boundary_it_ends_in_the_same_labels(
         shutil.rmtree(out)
 
 
-def test_cut_again_and_again_it_ends_in_the_same_labels(
+def test_killed_at_random_moments_it_ends_in_the_same_labels(
     world: Path, whole: tuple[list[Round], int], tmp_path: Path
 ) -> None:
-    rounds = rounds_of(world, tmp_path / "out")
-    for turn in range(12):
-        try:
-            found = go(rounds, Counted(2 + 4 * turn))
-        except CutError:
-            continue
-        assert hashes(found) == hashes(whole[0])
-        return
-    pytest.fail("it never ended")
+    """By the system, anywhere: while a checkpoint or a shard is written, between rounds, again and again."""
+    program = [sys.executable, str(TESTS / "killed_rounds.py")]
+    arguments = [str(world), small_weights(), str(tmp_path), str(KILLS), "5"]
+    done = subprocess.run([*program, *arguments], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    said = json.loads(done.stdout.splitlines()[-1])
+    assert said["killed"] == KILLS
+    assert said["whole"] == hashes(whole[0])
+    assert all(found == said["whole"] for found in said["found"])
 
 
 def test_a_whole_run_is_found_again(world: Path, whole: tuple[list[Round], int]) -> None:
@@ -212,24 +154,39 @@ def test_a_run_of_another_model_and_labels_that_are_not_sealed(world: Path, tmp_
         go(rounds_of(world, tmp_path / "out", free=str(tmp_path / "open")))
     assert not (tmp_path / "out").exists()
 
+    # labels of that other model, which name classes, are masks like any; what they were called stays with them
+    labels = load_label_config("detector", None, None, LABELS)
+    source = open_source(str(world / "photos"))
+    job = Job(str(tmp_path / "named"), labels, CPU, str(tmp_path / "round-1"))
+    named, _ = label_photos(source, job, Counted(), threading.Event())
+    classes = {label for commit in named.commits() for label in named.read_masks(commit)["label"].to_pylist()}
+    assert classes == {0, 1}
+    (found,) = go(rounds_of(world, tmp_path / "out", free=named.url, count=1))
+    assert Run(tmp_path / "out" / "round-0").read_card().num_classes == 1
+    assert found.labels is not None
+    assert {
+        label for commit in found.labels.commits() for label in found.labels.read_masks(commit)["label"].to_pylist()
+    } == {0}
+
 
 def test_another_configuration_is_refused_on_the_way(world: Path, whole: tuple[list[Round], int]) -> None:
     with pytest.raises(UserError, match="lr"):
         go(rounds_of(world, world / "whole", "trainer.lr=0.5"))
 
 
-def test_a_photograph_that_was_changed_costs_itself(world: Path, tmp_path: Path) -> None:
-    photos = tmp_path / "photos"
-    shutil.copytree(world / "photos", photos)
-    generate(photos, tmp_path / "free", weights=small_weights(), settings=FREE, device="cpu")
-    victim, other = sorted(photos.iterdir())[:2]
+def test_a_photograph_that_changes_between_rounds_costs_itself(world: Path, tmp_path: Path) -> None:
+    shutil.copytree(world / "photos", tmp_path / "photos")
+    moved = {"images": str(tmp_path / "photos")}
+    (first,) = go(rounds_of(world, tmp_path / "out", count=1, **moved))
+    assert first.trained.skipped == 0
+    victim, other = sorted((tmp_path / "photos").iterdir())[:2]
     shutil.copyfile(other, victim)
-    rounds = rounds_of(tmp_path, tmp_path / "out", count=1)
-    (found,) = go(rounds)
-    assert found.trained.skipped == 1
-    assert found.labels is not None
-    names = [entry.file_name for entry in Run(tmp_path / "out" / "round-0").read_skipped().values()]
+    found = go(rounds_of(world, tmp_path / "out", **moved))
+    assert hashes(found)[0] == hashes([first])[0]
+    assert found[1].trained.skipped == 1
+    names = [entry.file_name for entry in Run(tmp_path / "out" / "round-1").read_skipped().values()]
     assert names == [victim.name]
+    assert len(hashes(found)) == 2
 
 
 def test_no_object_found_is_said_with_what_to_do(world: Path, tmp_path: Path) -> None:
@@ -255,6 +212,7 @@ def tuned(world: Path, whole: tuple[list[Round], int], tmp_path_factory: pytest.
         start=world / "whole" / "round-1",
         images=world / "photos",
         gt=world / "gt.json",
+        percent=75.0,
         mask_percent=50.0,
     )
     return out
@@ -264,19 +222,14 @@ def test_fine_tuning_takes_all_but_the_class_layer(world: Path, tuned: Path) -> 
     moved = json.loads((tuned / "transfer.json").read_text())
     assert moved["fresh"] == ["head.classes.bias", "head.classes.weight"]
     card = Run(tuned).read_card()
-    assert (card.model, card.num_classes, card.mask_percent) == ("solov2", 2, 50.0)
+    assert (card.model, card.num_classes, card.percent, card.mask_percent) == ("solov2", 2, 75.0, 50.0)
     config = load_detector(tuned).config
     assert config.model.host == "solov2"
-    assert load_detector(tuned).module.find(torch.zeros(1, 3, 64, 96), [(64, 96)], limits()) is not None
+    assert load_detector(tuned).module.find(torch.zeros(1, 3, 64, 96), [(64, 96)], Limits(3)) is not None
 
 
-def limits() -> Any:
-    from saliency_prompt.models.detector import Limits
-
-    return Limits(3)
-
-
-def test_limited_masks_are_drawn_over_annotations(tuned: Path) -> None:
+def test_few_labels_are_listed(tuned: Path) -> None:
+    assert len(json.loads((tuned / "subset.json").read_text())["75.0"]["1"]) == 6  # of 8 images
     drawn = json.loads((tuned / "masks.json").read_text())["50.0"]["1"]
-    assert len(drawn) == 12  # of 24 annotations
-    assert drawn == sorted(np.random.default_rng(1).choice(24, 12, replace=False).tolist())
+    assert len(drawn) == 9  # of their 18 annotations
+    assert drawn == sorted(np.random.default_rng(1).choice(18, 9, replace=False).tolist())

@@ -53,6 +53,24 @@ def test_truth_of_boxes_alone(labelled: tuple[Dataset, Path], tmp_path: Path) ->
     assert found["bbox"]["AP"] == pytest.approx(whole["bbox"]["AP"])
 
 
+def test_frames_of_videos_in_folders(world, tmp_path: Path) -> None:
+    """UVO's annotations: one category of things without a name, frames below the folder of their video."""
+    gt = write_scenes(tmp_path / "frames" / "video_1", 2)
+    content = json.loads(gt.read_text())
+    for image in content["images"]:
+        image["file_name"] = f"video_1/{image['file_name']}"
+    for one in content["annotations"]:
+        one["category_id"] = 1
+    content["categories"] = [{"id": 1, "name": "object", "supercategory": "object"}]
+    uvo = tmp_path / "UVO_frame_val.json"
+    uvo.write_text(json.dumps({**content, "info": {}, "licenses": []}))
+    gt.unlink()
+    dataset, _ = world.run(tmp_path / "frames", "out", "filters.min_score=0.0", "filters.keep_best=true")
+    found = evaluate_dataset(dataset, uvo, all_images=True)
+    assert found["images"] == 2
+    assert found["segm"]["AR100"] > 0
+
+
 def test_masks_without_classes_are_not_judged_as_the_first_class(tmp_path: Path) -> None:
     """The released trainer prints the AP of one class for masks that have none."""
     gt = write_scenes(tmp_path / "scenes", 2)

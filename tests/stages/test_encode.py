@@ -50,6 +50,22 @@ def test_masks_are_those_of_torch_interpolation(rows, columns, height, width, ta
     assert found[encoded.kept].any((1, 2)).all()
 
 
+@given(st.integers(1, 9), st.integers(1, 9), st.integers(1, 40), st.integers(1, 40), st.integers(0, 2**32 - 1))
+@settings(deadline=None, max_examples=50)
+def test_padding_is_cut_off_after_interpolation(rows, columns, height, width, seed):
+    rng = np.random.default_rng(seed)
+    maps = rng.random((3, rows, columns), np.float32)
+    padded = (height + int(rng.integers(0, 20)), width + int(rng.integers(0, 20)))
+    share = (height / padded[0], width / padded[1])
+    encoded = encode_masks(maps, np.ones(3, np.float32), height=height, width=width, tau=0.5, filters=OFF, share=share)
+    whole = F.interpolate(torch.from_numpy(maps)[None], size=padded, mode="bilinear", align_corners=False)[0].numpy()
+    expected = whole[:, :height, :width]
+    found = np.zeros((3, height, width), bool)
+    found[encoded.kept] = decode(encoded, height, width) or 0
+    unsure = np.abs(expected - 0.5) < 1e-5
+    np.testing.assert_array_equal(found | unsure, (expected >= 0.5) | unsure)
+
+
 @given(st.integers(1, 30), st.integers(1, 30), st.sampled_from([0.02, 0.1, 0.5, 0.9]), st.integers(0, 2**32 - 1))
 @settings(deadline=None, max_examples=50)
 def test_bytes_boxes_and_areas_are_those_of_pycocotools(height, width, density, seed):

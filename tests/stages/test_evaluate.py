@@ -7,7 +7,14 @@ from pycocotools import mask as coco_mask
 
 from saliency_prompt.schemas.errors import UserError
 from saliency_prompt.schemas.records import IMAGES_SCHEMA, MASKS_SCHEMA
-from saliency_prompt.stages.evaluate import METRICS, detections_from_dataset, evaluate_coco, match_image_ids
+from saliency_prompt.stages.evaluate import (
+    METRICS,
+    PYCOCOTOOLS,
+    detections_from_dataset,
+    evaluate_coco,
+    fastest_judge,
+    match_image_ids,
+)
 
 SIZE = 100
 
@@ -212,3 +219,37 @@ def test_ambiguous_base_names_are_refused(write, names):
 def test_no_common_file_name(write):
     with pytest.raises(UserError, match="None of the 1 images of the data set"):
         match_image_ids([images_table({1: "z.jpg"})], write([]))
+
+
+@pytest.mark.parametrize("class_agnostic", [True, False])
+def test_the_fast_judge_says_what_pycocotools_says(write, class_agnostic):
+    """On crowds, ties of scores, empty images, more than 100 detections of an image, and masks of all sizes."""
+    fast = fastest_judge()
+    if fast is PYCOCOTOOLS:
+        pytest.skip("faster-coco-eval is not installed: it comes with the extra train")
+    rng = np.random.default_rng(3)
+
+    def place():
+        y, x = rng.integers(0, SIZE - 5, 2)
+        return int(y), int(x), int(rng.integers(2, SIZE - y)), int(rng.integers(2, SIZE - x))
+
+    places = [place() for _ in range(30)]
+    truth = [
+        truth_annotation(n + 1, int(rng.integers(1, 5)), int(rng.choice([1, 3])), one, iscrowd=int(rng.random() < 0.15))
+        for n, one in enumerate(places)
+    ]
+    found = [
+        detection(one["image_id"], place() if rng.random() < 0.4 else where, round(float(rng.random()), 1))
+        for one, where in zip(truth, places, strict=True)
+        for _ in range(3)
+    ]
+    found += [detection(1, place(), round(float(rng.random()), 2)) for _ in range(130)]
+    found = [{**one, "category_id": int(rng.choice([1, 3]))} for one in found]
+    path = write(truth, images=(1, 2, 3, 4, 5, 6))
+    for chosen in (None, [1, 3, 6]):
+        options = {"class_agnostic": class_agnostic, "image_ids": chosen}
+        slow = evaluate_coco(path, found, judge=PYCOCOTOOLS, **options)
+        quick = evaluate_coco(path, found, judge=fast, **options)
+        for kind in ("segm", "bbox"):
+            assert slow[kind]["AP"] > 0
+            assert quick[kind] == pytest.approx(slow[kind], abs=1e-9)

@@ -1,3 +1,4 @@
+import cv2
 import numpy as np
 import pytest
 
@@ -47,3 +48,13 @@ def test_radius_zero_and_no_maps_change_nothing() -> None:
     soft = np.ones((2, 3, 4), np.float32)
     assert refine_maps(soft, np.zeros((6, 8, 3), np.uint8), 0, 1e-3) is soft
     assert refine_maps(soft[:0], np.zeros((6, 8, 3), np.uint8), 3, 1e-3).shape == (0, 3, 4)
+
+
+def test_a_small_map_is_filtered_as_in_the_whole_photograph() -> None:
+    pixels = np.random.default_rng(1).integers(0, 255, (90, 120, 3)).astype(np.uint8)
+    guide = cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY).astype(np.float32) / np.float32(255)
+    soft = np.zeros((2, 90, 120), np.float32)
+    soft[0, 40:50, 30:45] = 1
+    refined = refine_maps(soft, pixels, 5, 1e-2)
+    np.testing.assert_allclose(refined[0], np.clip(guided_filter(guide, soft[0], 5, 1e-2), 0, 1), atol=1e-5)
+    assert not refined[1].any()

@@ -266,9 +266,46 @@ def test_every_download_is_pinned():
     for entry in w.WEIGHTS.values():
         if entry.url is not None:
             assert entry.url.startswith("https://")
-            assert re.fullmatch(r"[0-9a-f]{64}", entry.sha256)
-            assert entry.size > 0
             assert entry.licence
+            assert bool(entry.gate) == bool(entry.begins)
+            if "dl.fbaipublicfiles.com" not in entry.url:  # its digests are not published
+                assert re.fullmatch(r"[0-9a-f]{64}", entry.sha256)
+                assert entry.size > 0
+
+
+def test_a_download_without_a_known_digest_is_kept_to_its_first(server, entry, tmp_path):
+    loose = replace(entry, sha256="", size=0)
+    server.cut_after = [1_000_000]
+    path = w.fetch(loose, tmp_path)
+    assert path.read_bytes() == BODY
+    assert server.asked == [None, None]  # of an unknown whole no part is kept
+    assert w.verify(loose, tmp_path)
+    path.write_bytes(BODY[:-1])
+    assert not w.verify(loose, tmp_path)
+    assert w.fetch(loose, tmp_path).read_bytes() == BODY
+    path.unlink()
+    server.body = BODY[1:]
+    with pytest.raises(UserError, match="its sha256 differs"):
+        w.fetch(loose, tmp_path)
+    assert not path.exists()
+
+
+def test_a_download_of_unknown_length_needs_a_server_that_says_it(server, entry, tmp_path):
+    server.chunked = True
+    with pytest.raises(UserError, match="how long"):
+        w.fetch(replace(entry, sha256="", size=0), tmp_path)
+
+
+def test_what_has_a_licence_to_accept_is_got_by_hand(server, entry, tmp_path):
+    gated = replace(entry, sha256="", size=0, begins=entry.sha256[:8], gate="https://licence.example")
+    with pytest.raises(UserError, match=r"licence\.example.*net-r18"):
+        w.fetch(gated, tmp_path)
+    assert server.asked == []
+    path = w.cached_path(gated, tmp_path)
+    path.write_bytes(BODY[1:])
+    assert not w.verify(gated, tmp_path)
+    path.write_bytes(BODY)
+    assert w.fetch(gated, tmp_path) == path
 
 
 # --- reading -----------------------------------------------------------------------------------------------

@@ -96,7 +96,6 @@ TRANSFORMERS: Rules = [
     (r"criterion\.empty_weight", None),
 ]
 
-_SHORT = r"(weight|bias|running_mean|running_var)"
 _PREDICTOR = r"sem_seg_head\.predictor"
 _DEFORMABLE = r"sem_seg_head\.pixel_decoder\.transformer"
 _CELLS = rf"{_DEFORMABLE}\.encoder\.layers\.(\d+)"
@@ -106,16 +105,16 @@ def _residual(number: int) -> Rules:
     block, layer = rf"backbone\.res{number + 1}\.(\d+)", rf"backbone.layer{number}.\1"
     return [
         (rf"{block}\.conv(\d)\.weight", rf"{layer}.conv\2.weight"),
-        (rf"{block}\.conv(\d)\.norm\.{_SHORT}", rf"{layer}.bn\2.\3"),
+        (rf"{block}\.conv(\d)\.norm\.{_NORM}", rf"{layer}.bn\2.\3"),
         (rf"{block}\.shortcut\.weight", rf"{layer}.downsample.0.weight"),
-        (rf"{block}\.shortcut\.norm\.{_SHORT}", rf"{layer}.downsample.1.\2"),
+        (rf"{block}\.shortcut\.norm\.{_NORM}", rf"{layer}.downsample.1.\2"),
     ]
 
 
 # The authors' own, on detectron2 with a ResNet whose stride is on the 3x3 convolution
 DETECTRON2: Rules = [
     (r"backbone\.stem\.conv1\.weight", "backbone.conv1.weight"),
-    (rf"backbone\.stem\.conv1\.norm\.{_SHORT}", r"backbone.bn1.\1"),
+    (rf"backbone\.stem\.conv1\.norm\.{_NORM}", r"backbone.bn1.\1"),
     *(rule for number in range(1, 5) for rule in _residual(number)),
     (rf"sem_seg_head\.pixel_decoder\.input_proj\.(\d)\.([01])\.{_END}", r"pixel_decoder.projections.\1.\2.\3"),
     (rf"{_DEFORMABLE}\.level_embed", "pixel_decoder.level_embed"),

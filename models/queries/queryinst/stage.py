@@ -12,6 +12,7 @@ from .criterion import QueryInstRefined
 from .regions import decode_boxes, roi_features
 
 PRIOR = 0.01  # of a class, at the start
+DELTA_SPREAD = 0.001  # of the layer that moves boxes, at the start (Fast R-CNN)
 BOX_SIDE, MASK_SIDE = 7, 14
 
 
@@ -56,6 +57,9 @@ class BoxHead(nn.Module):
         for parameter in self.parameters():
             if parameter.dim() > 1:
                 nn.init.xavier_uniform_(parameter)
+        # at the spread of the others a stage's first boxes are the last one's, moved and stretched by their own size
+        nn.init.normal_(self.deltas.weight, std=DELTA_SPREAD)
+        nn.init.zeros_(self.deltas.bias)
         nn.init.constant_(self.classes.bias, -torch.tensor((1 - PRIOR) / PRIOR).log().item())
 
     def forward(self, pyramid: Pyramid, queries_BNC: Tensor, boxes_BN4: Tensor) -> QueryInstRefined:

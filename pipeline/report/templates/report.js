@@ -9,6 +9,7 @@ const chunks = new Map();
 const waiting = new Map();
 const layers = Object.fromEntries([...document.querySelectorAll("[data-layer]")].map((box) => [box.dataset.layer, box]));
 const comparing = images.some((image) => image.changed !== null);
+const hasTexts = images.some((image) => image.said.length);
 const hasTruth = images.some((image) => image.missed !== null);
 let shown = [];
 let page = 0;
@@ -64,7 +65,10 @@ function picture(image, masks, truth, label) {
   for (let rank = masks.length - 1; rank >= 0; rank--) {
     const mask = masks[rank];
     const about = { "data-rank": rank };
-    if (layers.masks.checked) shape("path", { ...about, class: "mask", d: mask.d, fill: mask.color, stroke: mask.color }, svg);
+    if (layers.masks.checked) {
+      const path = shape("path", { ...about, class: "mask", d: mask.d, fill: mask.color, stroke: mask.color }, svg);
+      if (mask.texts) shape("title", {}, path).textContent = spoken(mask);
+    }
     if (layers.boxes.checked) {
       const [x, y, width, height] = mask.box;
       shape("rect", { ...about, class: "box", x, y, width, height, stroke: mask.color }, svg);
@@ -94,6 +98,10 @@ function sides(image, detail) {
   return made;
 }
 
+function spoken(mask) {
+  return (mask.texts ?? []).map((one) => (one.score === null ? one.text : `${one.text} (${one.score.toFixed(3)})`)).join(" · ");
+}
+
 function summary(image) {
   const parts = [image.status === "ok" ? `${image.n} mask${image.n === 1 ? "" : "s"}, best ${image.score.toFixed(2)}` : image.status];
   if (image.changed !== null) parts.push(`change ${image.changed.toFixed(2)}`);
@@ -108,7 +116,7 @@ function choose() {
   const key = $("sort").value;
   shown = images.filter(
     (image) =>
-      (!text || image.name.toLowerCase().includes(text) || image.id === text) &&
+      (!text || image.name.toLowerCase().includes(text) || image.id === text || image.said.some((said) => said.toLowerCase().includes(text))) &&
       (!status || image.status === status) &&
       image.n >= least && image.score >= score && image.area >= area,
   );
@@ -127,6 +135,7 @@ async function draw() {
   const cards = here.map((image) => {
     const place = node("div", { class: "sides" });
     const text = node("div", { class: "text" }, node("span", { class: "name", title: image.name }, image.name), summary(image));
+    if (image.said.length) text.append(node("span", { class: "said", title: image.said.join("\n") }, image.said.join(" · ")));
     const card = node("li", {}, node("a", { href: `#/image/${image.id}` }, place, text));
     details(image).then(
       (detail) => place.replaceWith(sides(image, detail)),
@@ -152,6 +161,7 @@ async function show(image) {
       const key = node("span", { class: "key first", style: `background:${mask.color}` });
       const row = node("tr", { tabindex: "0" }, node("td", {}, key, `${rank}`));
       for (const value of [mask.score.toFixed(3), mask.raw?.toFixed(3) ?? "", `${(100 * mask.area).toFixed(2)} %`, mask.scale ?? ""]) row.append(node("td", {}, `${value}`));
+      if (hasTexts) row.append(node("td", { class: "said" }, spoken(mask)));
       const first = drawn.firstElementChild;
       const light = (on) => first.querySelectorAll("[data-rank]").forEach((part) => part.classList.toggle("faint", on && part.dataset.rank !== `${rank}`));
       for (const [event, on] of [["mouseenter", true], ["focus", true], ["mouseleave", false], ["blur", false]]) row.addEventListener(event, () => light(on));
@@ -193,6 +203,7 @@ for (const id of ["search", "status", "least", "score", "area", "sort"]) {
   $(id).addEventListener("input", () => { page = 0; choose(); draw(); });
 }
 for (const box of Object.values(layers)) box.addEventListener("change", redraw);
+document.querySelector("#masks th.said").hidden = !hasTexts;
 layers.truth.parentElement.hidden = !hasTruth;
 $("previous").addEventListener("click", () => { page--; draw(); });
 $("next").addEventListener("click", () => { page++; draw(); });

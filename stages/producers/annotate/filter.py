@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -11,7 +12,7 @@ from torch import Tensor
 
 from ....models.unilseg.model import MEAN
 from ....schemas.errors import UserError
-from .hub import load_model, on_device
+from .hub import full_name, load_model, on_device
 from .roles import Floats, Pixels
 
 
@@ -20,7 +21,7 @@ class HubMatcher:
 
     def __init__(self, name: str, role: str = "matcher") -> None:
         self._model, self._processor, self.sha256 = load_model("match", name, role)
-        self.name = name
+        self.name = full_name(name)
         text = self._model.config.get_text_config()
         if len(self._processor.tokenizer) > text.vocab_size:
             raise UserError(
@@ -74,4 +75,7 @@ def region_of(image_hw3: Pixels, mask_hw: npt.NDArray[np.bool_]) -> Pixels:
     """What the matcher looks at: the mask's tight box, with CLIP's mean colour outside of the mask."""
     rows, columns = np.flatnonzero(mask_hw.any(1)), np.flatnonzero(mask_hw.any(0))
     part = (slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1))
-    return np.where(mask_hw[part][..., None], image_hw3[part], np.round(MEAN).astype(np.uint8))
+    inside = np.ascontiguousarray(mask_hw[part]).view(np.uint8)
+    region = np.empty((*inside.shape, 3), np.uint8)
+    region[:] = np.round(MEAN).astype(np.uint8)
+    return cv2.copyTo(np.ascontiguousarray(image_hw3[part]), inside, region)  # type: ignore[return-value]

@@ -13,7 +13,7 @@ from torchvision.ops import nms
 
 from ....schemas.errors import UserError
 from .filter import HubMatcher
-from .hub import load_model, on_device
+from .hub import full_name, load_model, on_device
 from .roles import Boxes, Pixels
 
 
@@ -22,7 +22,7 @@ class ClipTagger:
 
     def __init__(self, name: str, vocabulary: Sequence[str], prompt: str, *, most: int, min_score: float) -> None:
         self._matcher = HubMatcher(name, "tagger")
-        self.name, self.sha256 = name, self._matcher.sha256
+        self.name, self.sha256 = self._matcher.name, self._matcher.sha256
         self.vocabulary = tuple(vocabulary)
         self._prompts = [prompt.replace("{}", word) for word in vocabulary]
         self._most, self._min_score = most, min_score
@@ -52,7 +52,8 @@ class GroundingDetector:
 
     def __init__(self, name: str, *, min_score: float, overlap: float, batch: int = 8) -> None:
         self._model, self._processor, self.sha256 = load_model("detect", name, "box_detector")
-        self.name, self._min_score, self._overlap, self._batch = name, min_score, overlap, batch
+        self.name = full_name(name)
+        self._min_score, self._overlap, self._batch = min_score, overlap, batch
 
     def to(self, device: torch.device, dtype: torch.dtype) -> "GroundingDetector":
         """Where it computes."""

@@ -2,12 +2,15 @@
 
 import hashlib
 import json
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
 from ....schemas.errors import UserError
+
+EXACT = ("input_boxes", "input_points")  # places on a photograph, of which half precision would lose pixels
 
 
 def load_model(kind: str, name: str, role: str) -> tuple[Any, Any, str]:
@@ -32,8 +35,13 @@ def load_model(kind: str, name: str, role: str) -> tuple[Any, Any, str]:
     place, _, revision = name.partition("@")
     where: dict[str, Any] = {"revision": revision} if revision else {}
     try:
-        processor = transformers.AutoProcessor.from_pretrained(place, **where)  # type: ignore[no-untyped-call]
         model = classes[kind].from_pretrained(place, dtype=torch.float32, **where)
+        # the files of SAM 2 and SAM 3 name their processors of videos
+        of_images: dict[type, Any] = {
+            transformers.Sam2Model: transformers.Sam2Processor,
+            transformers.Sam3TrackerModel: transformers.Sam3TrackerProcessor,
+        }
+        processor = of_images.get(type(model), transformers.AutoProcessor).from_pretrained(place, **where)
     except (OSError, ValueError, KeyError, ImportError) as error:
         words = " ".join(str(error).split())[:160]
         raise UserError(
@@ -42,6 +50,17 @@ def load_model(kind: str, name: str, role: str) -> tuple[Any, Any, str]:
         ) from None
     model = model.eval().requires_grad_(False)
     return model, processor, digest_of(model)
+
+
+def full_name(name: str) -> str:
+    """The name of a loaded model with the revision it has; a folder has none."""
+    from huggingface_hub import try_to_load_from_cache
+
+    place, _, revision = name.partition("@")
+    if Path(place).is_dir():
+        return name
+    file = try_to_load_from_cache(place, "config.json", revision=revision or None)
+    return f"{place}@{Path(file).parent.name}" if isinstance(file, str) else name
 
 
 def digest_of(model: nn.Module) -> str:
@@ -56,11 +75,11 @@ def digest_of(model: nn.Module) -> str:
 
 
 def on_device(inputs: Any, device: torch.device, dtype: torch.dtype) -> dict[str, Any]:
-    """A processor's tensors on the device, floating ones in the model's arithmetic."""
+    """A processor's tensors on the device, floating ones in the model's arithmetic but for places."""
     moved: dict[str, Any] = {}
     for name, value in inputs.items():
         if isinstance(value, torch.Tensor):
-            moved[name] = value.to(device, dtype if value.is_floating_point() else None)
+            moved[name] = value.to(device, dtype if value.is_floating_point() and name not in EXACT else None)
         else:
             moved[name] = value
     return moved

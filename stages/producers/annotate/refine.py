@@ -1,4 +1,4 @@
-"""From boxes and sentences to masks: SAM, and a trained UniLSeg."""
+"""From boxes and sentences to masks: SAM, SAM 2 or SAM 3, and a trained UniLSeg."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -7,16 +7,16 @@ import numpy as np
 import torch
 
 from ...referring.answer import NamedSpeaker, answer
-from .hub import load_model, on_device
+from .hub import full_name, load_model, on_device
 from .roles import Floats, Pixels
 
 
 class HubSegmenter:
-    """See `roles.MaskSegmenter`: SAM or SAM 2, which embeds a photograph once for all its boxes."""
+    """See `roles.MaskSegmenter`: SAM, SAM 2 or SAM 3, which embeds a photograph once for all its boxes."""
 
     def __init__(self, name: str) -> None:
         self._model, self._processor, self.sha256 = load_model("segment", name, "mask_segmenter")
-        self.name = name
+        self.name = full_name(name)
 
     def to(self, device: torch.device, dtype: torch.dtype) -> "HubSegmenter":
         """Where it computes."""

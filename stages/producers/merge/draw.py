@@ -20,13 +20,18 @@ def runs_of_sets(inside_KN: Sets, labels_HW: Labels, height: int, width: int) ->
     columns = (np.arange(width) * 2 + 1) * labels_HW.shape[1] // (2 * width)
     flat = labels_HW[rows[:, None], columns[None]].T.ravel()
     first = np.flatnonzero(np.diff(flat, prepend=-1))  # runs of one label, column by column
+    outside = inside_KN.shape[1]  # before the first pixel and behind the last
+    label_R = np.concatenate([[outside], flat[first], [outside]])
     bounds = np.append(first, flat.size)
-    inside_KR = inside_KN[:, flat[first]]
-    edges_KR = np.diff(inside_KR.astype(np.int8), axis=1, prepend=0, append=0)
-    owner, start = np.nonzero(edges_KR > 0)
-    _, end = np.nonzero(edges_KR < 0)
+    edges, owners = [], []
+    for k, inside_N in enumerate(inside_KN):
+        inside_R = np.append(inside_N, False).take(label_R)
+        edge = np.flatnonzero(inside_R[1:] != inside_R[:-1])
+        edges.append(edge)
+        owners.append(np.full(len(edge) // 2, k))
+    edge, owner = np.concatenate(edges), np.concatenate(owners)
     heads = np.flatnonzero(np.diff(owner, prepend=-1))
-    return MaskRuns(owner[heads], heads, bounds[start], bounds[end], height, width)
+    return MaskRuns(owner[heads], heads, bounds[edge[::2]], bounds[edge[1::2]], height, width)
 
 
 def prior_sets(prior: Prior, labels_HW: Labels, height: int, width: int) -> Sets:

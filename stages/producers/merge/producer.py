@@ -8,77 +8,40 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-import torch
 import torch.nn.functional as F
 from pycocotools import mask as coco_mask
 from torch import Tensor
 
-from ....schemas.errors import UserError
 from ....schemas.labels.merge import MergeLabelConfig
-from ....schemas.records import ImageRecord, ImageRef, MaskSet
+from ....schemas.records import MaskSet
 from ...decode import DecodedImage
 from ...encode import EncodedMasks, Floats, encode_runs, upsampled_runs
-from ...features import FeatureExtractor, LoadedFeatures, load_features
-from ...pixels import arrival, to_host
-from ...read import BadImage, quarantined
+from ...features import load_features
+from ...pixels import to_host
 from ...refine import refine_maps
-from ..contract import Admit, PixelBatch, Prior
+from ..contract import PixelBatch, Prior
+from ..featured import FeatureProducer, LoadedProducer
 from .draw import Sets, prior_sets, runs_of_sets
 from .regions import propose_regions
-from .score import suppress_regions
+from .score import overlaps, suppress_regions
 from .superpixels import Leaves, find_leaves
 
 _AT_ONCE = 8  # masks refined together: bounds memory
 
 
-class LoadedMerge(LoadedFeatures):
-    """See `contract.Loaded`."""
-
-    def admission(self, config: MergeLabelConfig) -> Admit:
-        """See `contract.Loaded`."""
-        return self.admit(config.features.level)
-
-    def build(self, config: MergeLabelConfig, device: torch.device) -> "MergeProducer":
-        """See `contract.Loaded`."""
-        if config.merge.max_area <= config.merge.min_area:
-            raise UserError("merge.max_area must be above merge.min_area: raise one or lower the other.")
-        return MergeProducer(config, FeatureExtractor(self.backbone, config.features, device), self.admission(config))
-
-
-def load_merge(config: MergeLabelConfig) -> LoadedMerge:
-    """The configured backbone, its weights fetched and checked."""
-    return LoadedMerge(load_features(config.features))
-
-
 @dataclass(frozen=True, slots=True, eq=False)
 class FeaturesOfBatch:
-    """Features of each scale [B, D, h, w], fp32, on their way to host memory."""
+    """Features of each scale [B, D, h, w], fp32, and the masks that images have."""
 
     scales: Sequence[Tensor]
     priors: Sequence[Prior | None]
-    arrived: torch.cuda.Event | None
-
-    def wait(self) -> None:
-        """See `contract.Work`."""
-        if self.arrived is not None:
-            self.arrived.synchronize()
 
 
-class MergeProducer:
+class MergeProducer(FeatureProducer[MergeLabelConfig, FeaturesOfBatch]):
     """See `contract.Producer`."""
 
-    memory_key = "features.batch_size"
-
-    def __init__(self, config: MergeLabelConfig, features: FeatureExtractor, admit: Admit) -> None:
-        self.device = features.device
-        self.batch_size = config.features.batch_size
-        self.decode = config.decode
-        self.admit = admit
-        self._config = config
-        self._features = features
-
-    def forward(self, batch: PixelBatch) -> FeaturesOfBatch:
-        """See `contract.Producer`."""
+    def find(self, batch: PixelBatch) -> FeaturesOfBatch:
+        """Features alone: what follows has few operations that gain from a device."""
         images_B3HW = self._features.normalise(self._features.upload(batch.pixels))
         maps = []
         for scale in self._config.merge.scales:
@@ -87,31 +50,20 @@ class MergeProducer:
                 size = [max(1, round(side * scale)) for side in images_B3HW.shape[2:]]
                 scaled = F.interpolate(images_B3HW, size, mode="bilinear", antialias=scale < 1)
             maps.append(to_host(self._features.forward(scaled).float().contiguous()))
-        return FeaturesOfBatch(maps, batch.priors, arrival(self.device))
+        return FeaturesOfBatch(maps, batch.priors)
 
-    def record(self, work: FeaturesOfBatch, i: int, ref: ImageRef, image: DecodedImage) -> ImageRecord:
-        """See `contract.Producer`."""
-        maps = [scale[i].numpy() for scale in work.scales]
-        if not all(np.isfinite(one).all() for one in maps):
-            bad = BadImage("non_finite_features", "the backbone gave NaN or infinite features for this image")
-            return quarantined(ref, bad, image.sha256)
-        found = find_masks(image, maps, work.priors[i], self._config)
-        height, width = image.pixels.shape[:2]
-        return ImageRecord(
-            image_id=ref.image_id,
-            file_name=ref.file_name,
-            status="ok" if found else "empty",
-            width=image.width,
-            height=image.height,
-            exif_orientation=image.exif_orientation,
-            resized_width=width,
-            resized_height=height,
-            sha256=image.sha256,
-            masks=found,
-        )
+    def finite(self, found: FeaturesOfBatch, i: int) -> bool:
+        """See `FeatureProducer`."""
+        return all(np.isfinite(scale[i].numpy()).all() for scale in found.scales)
 
-    def close(self) -> None:
-        """See `contract.Producer`."""
+    def masks(self, found: FeaturesOfBatch, i: int, image: DecodedImage) -> MaskSet | None:
+        """See `FeatureProducer`."""
+        return find_masks(image, [scale[i].numpy() for scale in found.scales], found.priors[i], self._config)
+
+
+def load_merge(config: MergeLabelConfig) -> LoadedProducer[MergeLabelConfig]:
+    """The configured backbone, its weights fetched and checked."""
+    return LoadedProducer(load_features(config.features), MergeProducer)
 
 
 def find_masks(
@@ -121,12 +73,13 @@ def find_masks(
     merge = config.merge
     leaves = find_leaves(image.pixels, merge.side)
     found = propose_regions(leaves, maps_Dhw, merge)
-    inside_KN, score_K, before = found.inside, found.score, 0
+    inside_KN, score_K, iou_KK, before = found.inside, found.score, found.iou, 0
     if merge.fill is not None and prior is not None and len(prior):
         before = len(prior)
         inside_KN = np.concatenate([prior_sets(prior, leaves.labels, image.height, image.width), inside_KN])
         score_K = np.concatenate([prior.score, score_K * np.float32(merge.fill)])
-    kept = suppress_regions(inside_KN, score_K, leaves.sizes, merge.iou_threshold, merge.max_masks)
+        iou_KK = overlaps(inside_KN, leaves.sizes)
+    kept = suppress_regions(iou_KK, score_K, merge.iou_threshold, merge.max_masks)
     own = kept[kept >= before]
     drawn = _draw(inside_KN[own], leaves, image, config)
     counts = dict(zip(own[drawn.kept].tolist(), zip(drawn.counts, drawn.bbox, drawn.area, strict=True), strict=True))
@@ -144,7 +97,7 @@ def find_masks(
         score=score_K[kept],
         vectors={} if before or not merge.vectors else {"seed": _unit(found.features[kept])},
         source="merge",
-        extra={"hierarchy": np.concatenate([np.full(before, -1), found.hierarchy])[kept].astype(np.int8)},
+        extra={"hierarchy": np.concatenate([np.full(before, -1), found.tree])[kept].astype(np.int8)},
     )
 
 

@@ -29,6 +29,20 @@ class Leaves:
     length: Floats
     edge: Floats
 
+    @property
+    def frame(self) -> Floats:
+        """Sum over the four borders of the image of the share that a leaf covers [N]; all leaves together cover 4."""
+        labels, count = self.labels, len(self.sizes)
+        borders = (labels[0], labels[-1], labels[:, 0], labels[:, -1])
+        shares = sum(np.bincount(border, minlength=count) / len(border) for border in borders)
+        return np.asarray(shares, np.float32)
+
+    def borders(self) -> tuple[Floats, Floats]:
+        """Length of each leaf's border with others and the gradient over it [N]."""
+        ends, count = self.pairs.T.ravel(), len(self.sizes)
+        length = np.bincount(ends, np.tile(self.length, 2), count).astype(np.float32)
+        return length, np.bincount(ends, np.tile(self.edge, 2), count).astype(np.float32)
+
 
 def find_leaves(pixels_HW3: npt.NDArray[np.uint8], side: int) -> Leaves:
     """Superpixels of about `side` x `side` pixels."""
@@ -53,7 +67,7 @@ def gradient_strength(lab_HW3: Floats) -> Floats:
     """How much the colour changes at each pixel: 0..1, half at 10 units of Lab per pixel."""
     dx = cv2.Sobel(lab_HW3, cv2.CV_32F, 1, 0, scale=0.125)
     dy = cv2.Sobel(lab_HW3, cv2.CV_32F, 0, 1, scale=0.125)
-    change: Floats = np.sqrt((dx * dx + dy * dy).sum(2))
+    change: Floats = np.sqrt(np.einsum("hwc,hwc->hw", dx, dx) + np.einsum("hwc,hwc->hw", dy, dy))
     return change / (change + np.float32(10))
 
 
@@ -61,29 +75,30 @@ def superpixels(pixels_HW3: npt.NDArray[np.uint8], gradient_HW: Floats, side: in
     """Watershed from the flattest place of each cell of a grid (Machairas et al., Waterpixels, section III)."""
     height, width = gradient_HW.shape
     rows, columns = max(1, round(height / side)), max(1, round(width / side))
-    top, left = np.arange(rows + 1) * height // rows, np.arange(columns + 1) * width // columns
+    flat_HW = cv2.GaussianBlur(gradient_HW, (0, 0), 1.0)
+    y, x = _inner(height, rows), _inner(width, columns)
+    windows = flat_HW[y[:, None, :, None], x[None, :, None, :]].reshape(rows * columns, -1)
+    dy, dx = np.divmod(windows.argmin(1), x.shape[1])
+    row, column = np.divmod(np.arange(rows * columns), columns)
     markers_HW = np.zeros((height, width), np.int32)
-    flat = cv2.GaussianBlur(gradient_HW, (0, 0), 1.0)
-    number = 0
-    for r in range(rows):
-        for c in range(columns):
-            y, x, bottom, right = top[r], left[c], top[r + 1], left[c + 1]
-            margin_y, margin_x = (bottom - y) // 4, (right - x) // 4
-            inner = flat[
-                y + margin_y : max(bottom - margin_y, y + margin_y + 1),
-                x + margin_x : max(right - margin_x, x + margin_x + 1),
-            ]
-            dy, dx = divmod(int(inner.argmin()), inner.shape[1])
-            number += 1
-            markers_HW[y + margin_y + dy, x + margin_x + dx] = number
+    markers_HW[y[row, dy], x[column, dx]] = np.arange(1, rows * columns + 1)
     labels_HW: Labels = cv2.watershed(pixels_HW3, markers_HW)  # type: ignore[assignment]
-    labels_HW[labels_HW < 0] = 0
+    labels_HW = np.maximum(labels_HW, 0)
     while (empty := labels_HW == 0).any():  # borders, and what the watershed leaves at the image's edge
-        grown = cv2.dilate(labels_HW.astype(np.float32), np.ones((3, 3), np.uint8)).astype(np.int32)
-        labels_HW[empty] = grown[empty]
-    labels_HW -= 1
-    _, inverse = np.unique(labels_HW, return_inverse=True)
-    return inverse.reshape(labels_HW.shape).astype(np.int32)
+        grown = cv2.dilate(labels_HW.astype(np.float32), np.ones((3, 3), np.uint8))
+        np.copyto(labels_HW, grown, where=empty, casting="unsafe")
+    there = np.bincount(labels_HW.ravel(), minlength=rows * columns + 1) > 0
+    numbers = np.cumsum(there, dtype=np.int32) - 1
+    return numbers[labels_HW]
+
+
+def _inner(pixels: int, cells: int) -> Ints:
+    """Pixels of the inner half of each cell along one side; where it has fewer, its last one again."""
+    bounds = np.arange(cells + 1) * pixels // cells
+    margin = np.diff(bounds) // 4
+    first, end = bounds[:-1] + margin, np.maximum(bounds[1:] - margin, bounds[:-1] + margin + 1)
+    inner: Ints = np.minimum(first[:, None] + np.arange((end - first).max()), end[:, None] - 1)
+    return inner
 
 
 def neighbours(labels_HW: Labels, gradient_HW: Floats) -> tuple[Ints, Floats, Floats]:
@@ -105,26 +120,29 @@ def neighbours(labels_HW: Labels, gradient_HW: Floats) -> tuple[Ints, Floats, Fl
     return np.stack([unique // count, unique % count], axis=1), length_E, edge_E
 
 
-def pooled_features(labels_HW: Labels, features_Dhw: Floats, count: int) -> Floats:
-    """Sums [N, D] over each superpixel of unit features, interpolated bilinearly between the centres of cells."""
-    depth, rows, columns = features_Dhw.shape
-    height, width = labels_HW.shape
-    unit_KD = features_Dhw.reshape(depth, -1).T
-    unit_KD = unit_KD / np.maximum(np.linalg.norm(unit_KD, axis=1, keepdims=True), 1e-12)
-    y0, y1, fy = _linear(height, rows)
-    x0, x1, fx = _linear(width, columns)
-    weights_NK = np.zeros(count * rows * columns)
-    base = labels_HW.astype(np.int64) * (rows * columns)
-    for y, wy in ((y0, 1 - fy), (y1, fy)):
-        for x, wx in ((x0, 1 - fx), (x1, fx)):
-            cell = base + (y[:, None] * columns + x[None])
-            weights_NK += np.bincount(cell.ravel(), (wy[:, None] * wx[None]).ravel(), len(weights_NK))
-    pooled: Floats = weights_NK.reshape(count, -1).astype(np.float32) @ unit_KD.astype(np.float32)
+def pooled_features(leaves: Leaves, features_hwD: Floats) -> Floats:
+    """Features interpolated bilinearly within each superpixel, times its pixels [N, D].
+
+    The mean over a superpixel is taken as that of four places, one standard deviation of its pixels away from its
+    centre in x and y. That is exact where features change linearly.
+    """
+    rows, columns, depth = features_hwD.shape
+    height, width = leaves.labels.shape
+    flat, count = leaves.labels.ravel(), len(leaves.sizes)
+    corner_N4, weight_N4 = [], []
+    for pixels, cells, at in (
+        (height, rows, np.repeat(np.arange(height, dtype=np.float64), width)),
+        (width, columns, np.tile(np.arange(width, dtype=np.float64), height)),
+    ):
+        mean_N = np.bincount(flat, at, count) / leaves.sizes
+        spread_N = np.sqrt(np.maximum(np.bincount(flat, at * at, count) / leaves.sizes - mean_N * mean_N, 0))
+        place_N2 = np.stack([mean_N - spread_N, mean_N + spread_N], axis=1)
+        place_N2 = np.clip((place_N2 + 0.5) * cells / pixels - 0.5, 0, cells - 1)  # half-pixel centres
+        low_N2 = np.minimum(place_N2.astype(np.int64), max(cells - 2, 0))
+        corner_N4.append(np.concatenate([low_N2, np.minimum(low_N2 + 1, cells - 1)], axis=1))
+        weight_N4.append(np.concatenate([1 - place_N2 + low_N2, place_N2 - low_N2], axis=1) / 2)
+    cell = corner_N4[0][:, :, None] * columns + corner_N4[1][:, None]
+    weight = (weight_N4[0][:, :, None] * weight_N4[1][:, None] * leaves.sizes[:, None, None]).astype(np.float32)
+    cells_KD = features_hwD.reshape(-1, depth)
+    pooled: Floats = np.einsum("nk,nkd->nd", weight.reshape(count, 16), cells_KD[cell.reshape(count, 16)])
     return pooled
-
-
-def _linear(pixels: int, cells: int) -> tuple[Ints, Ints, npt.NDArray[np.float64]]:
-    """Lower cell, upper cell and share of the upper one for each pixel (half-pixel centres)."""
-    at = np.clip((np.arange(pixels) + 0.5) * cells / pixels - 0.5, 0, cells - 1)
-    low = np.minimum(at.astype(np.int64), max(cells - 2, 0))
-    return low, np.minimum(low + 1, cells - 1), at - low

@@ -3,70 +3,27 @@
 Shape legend: B images, R rounds, n masks, h w cells, H W pixels.
 """
 
-from dataclasses import dataclass
-
 import cv2
 import numpy as np
-import torch
 import torch.nn.functional as F
 
 from ....schemas.labels.ncut import NcutLabelConfig
-from ....schemas.records import ImageRecord, ImageRef, MaskSet
+from ....schemas.records import MaskSet
 from ...decode import DecodedImage
-from ...encode import EncodedMasks, Floats, encode_runs, upsampled_runs
-from ...features import FeatureExtractor, LoadedFeatures, load_features
-from ...pixels import arrival, to_host
-from ...read import BadImage, quarantined
+from ...encode import Floats, encode_runs, upsampled_runs
+from ...features import load_features
+from ...pixels import to_host
 from ...refine import refine_maps
-from ..contract import Admit, PixelBatch
+from ..contract import PixelBatch
+from ..featured import FeatureProducer, LoadedProducer
 from .cut import Cuts, mask_cuts, one_cut
 
 
-class LoadedNcut(LoadedFeatures):
-    """See `contract.Loaded`."""
-
-    def admission(self, config: NcutLabelConfig) -> Admit:
-        """See `contract.Loaded`."""
-        return self.admit(config.features.level)
-
-    def build(self, config: NcutLabelConfig, device: torch.device) -> "NcutProducer":
-        """See `contract.Loaded`."""
-        return NcutProducer(config, FeatureExtractor(self.backbone, config.features, device), self.admission(config))
-
-
-def load_ncut(config: NcutLabelConfig) -> LoadedNcut:
-    """The configured backbone, its weights fetched and checked."""
-    return LoadedNcut(load_features(config.features))
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class CutsOfBatch:
-    """Cuts on their way to host memory; read them after `wait`."""
-
-    cuts: Cuts
-    arrived: torch.cuda.Event | None
-
-    def wait(self) -> None:
-        """See `contract.Work`."""
-        if self.arrived is not None:
-            self.arrived.synchronize()
-
-
-class NcutProducer:
+class NcutProducer(FeatureProducer[NcutLabelConfig, Cuts]):
     """See `contract.Producer`."""
 
-    memory_key = "features.batch_size"
-
-    def __init__(self, config: NcutLabelConfig, features: FeatureExtractor, admit: Admit) -> None:
-        self.device = features.device
-        self.batch_size = config.features.batch_size
-        self.decode = config.decode
-        self.admit = admit
-        self._config = config
-        self._features = features
-
-    def forward(self, batch: PixelBatch) -> CutsOfBatch:
-        """See `contract.Producer`."""
+    def find(self, batch: PixelBatch) -> Cuts:
+        """Cuts, on their way to host memory."""
         cut = self._config.cut
         features_BDhw = self._features(self._features.upload(batch.pixels)).float()
         height, width = features_BDhw.shape[2:]
@@ -79,46 +36,32 @@ class NcutProducer:
             if cut.kind == "mask"
             else one_cut(features_BDhw, cut.neighbours, cut.sharpening)
         )
-        host = Cuts(to_host(found.maps), to_host(found.scores), to_host(found.finite))
-        return CutsOfBatch(host, arrival(self.device))
+        return Cuts(to_host(found.maps), to_host(found.scores), to_host(found.finite))
 
-    def record(self, work: CutsOfBatch, i: int, ref: ImageRef, image: DecodedImage) -> ImageRecord:
-        """See `contract.Producer`."""
-        if not bool(work.cuts.finite[i]):
-            bad = BadImage("non_finite_features", "the backbone gave NaN or infinite features for this image")
-            return quarantined(ref, bad, image.sha256)
+    def finite(self, found: Cuts, i: int) -> bool:
+        """See `FeatureProducer`."""
+        return bool(found.finite[i])
+
+    def masks(self, found: Cuts, i: int, image: DecodedImage) -> MaskSet | None:
+        """See `FeatureProducer`."""
         config = self._config
         maps_nhw, scores_n = connected_parts(
-            work.cuts.maps[i].numpy(), work.cuts.scores[i].numpy(), config.cut.min_cells, config.cut.max_masks
+            found.maps[i].numpy(), found.scores[i].numpy(), config.cut.min_cells, config.cut.max_masks
         )
-        masks = None
-        if len(maps_nhw):
-            refined = refine_maps(maps_nhw, image.pixels, config.refine.radius, config.refine.eps)
-            encoded: EncodedMasks = encode_runs(upsampled_runs(refined, image.height, image.width, 0.5))
-            if len(encoded.kept):
-                masks = MaskSet(
-                    counts=encoded.counts,
-                    bbox=encoded.bbox,
-                    area=encoded.area,
-                    score=scores_n[encoded.kept],
-                    source="ncut",
-                )
-        height, width = image.pixels.shape[:2]
-        return ImageRecord(
-            image_id=ref.image_id,
-            file_name=ref.file_name,
-            status="ok" if masks else "empty",
-            width=image.width,
-            height=image.height,
-            exif_orientation=image.exif_orientation,
-            resized_width=width,
-            resized_height=height,
-            sha256=image.sha256,
-            masks=masks,
+        if not len(maps_nhw):
+            return None
+        refined = refine_maps(maps_nhw, image.pixels, config.refine.radius, config.refine.eps)
+        encoded = encode_runs(upsampled_runs(refined, image.height, image.width, 0.5))
+        if not len(encoded.kept):
+            return None
+        return MaskSet(
+            counts=encoded.counts, bbox=encoded.bbox, area=encoded.area, score=scores_n[encoded.kept], source="ncut"
         )
 
-    def close(self) -> None:
-        """See `contract.Producer`."""
+
+def load_ncut(config: NcutLabelConfig) -> LoadedProducer[NcutLabelConfig]:
+    """The configured backbone, its weights fetched and checked."""
+    return LoadedProducer(load_features(config.features), NcutProducer)
 
 
 def connected_parts(maps_Rhw: Floats, scores_R: Floats, min_cells: int, most: int) -> tuple[Floats, Floats]:

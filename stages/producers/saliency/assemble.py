@@ -3,62 +3,49 @@
 Shape legend: B images, M masks kept by NMS, n masks kept in the end, H W feature cells, D channels.
 """
 
-from dataclasses import dataclass
-
 import numpy as np
 import numpy.typing as npt
 import torch
 
 from ....schemas.labels.saliency import Config
-from ....schemas.records import ImageRecord, ImageRef, MaskSet
+from ....schemas.records import MaskSet
 from ...decode import DecodedImage
 from ...encode import encode_masks
-from ...pixels import arrival, to_host
-from ...read import BadImage, quarantined
+from ...pixels import Shape, to_host
 from ...refine import refine_maps
 from .proposals import Proposals
 from .saliency import seed_positions
 
 
-@dataclass(frozen=True, slots=True)
-class PinnedProposals:
-    """Proposals on their way to host memory; read `found` only after `wait`."""
-
-    found: Proposals
-    copied: torch.cuda.Event | None
-
-    @classmethod
-    def copy(cls, found: Proposals) -> "PinnedProposals":
-        """Start the copies, without waiting for the device."""
-        moved = Proposals(
-            found.layout,
-            score=to_host(found.score),
-            score_raw=to_host(found.score_raw),
-            seed_index=to_host(found.seed_index),
-            saliency=to_host(found.saliency),
-            vectors={name: to_host(tensor) for name, tensor in found.vectors.items()},
-            finite=to_host(found.finite),
-        )
-        return cls(moved, arrival(found.score.device))
-
-    def wait(self) -> None:
-        """Block this thread, not the device's, until the copies have arrived."""
-        if self.copied is not None:
-            self.copied.synchronize()
+def pinned(found: Proposals) -> Proposals:
+    """Proposals on their way to host memory."""
+    return Proposals(
+        found.layout,
+        score=to_host(found.score),
+        score_raw=to_host(found.score_raw),
+        seed_index=to_host(found.seed_index),
+        saliency=to_host(found.saliency),
+        vectors={name: to_host(tensor) for name, tensor in found.vectors.items()},
+        finite=to_host(found.finite),
+    )
 
 
-def image_record(ref: ImageRef, image: DecodedImage, host: PinnedProposals, i: int, config: Config) -> ImageRecord:
-    """Encode the masks of image `i` of a batch: filters, upsampling to the stored size, RLE, vectors."""
-    found = host.found
-    if not bool(found.finite[i]):
-        bad = BadImage("non_finite_features", "the backbone gave NaN or infinite features for this image")
-        return quarantined(ref, bad, image.sha256)
+def encode_proposals(found: Proposals, i: int, image: DecodedImage, config: Config) -> MaskSet | None:
+    """The masks of image `i` of a batch: filters, upsampling to the stored size, RLE, vectors."""
     count = int((found.score[i] > 0).sum())
     saliency_MHW = found.saliency[i, :count].numpy()
     score = found.score[i, :count].numpy()
     refined_MHW = refine_maps(saliency_MHW, image.pixels, config.refine.radius, config.refine.eps)
+    height, width = image.pixels.shape[:2]
+    rows, columns = padded_shape((height, width), config.saliency.pad_to)
     encoded = encode_masks(
-        refined_MHW, score, height=image.height, width=image.width, tau=config.threshold.tau, filters=config.filters
+        refined_MHW,
+        score,
+        height=image.height,
+        width=image.width,
+        tau=config.threshold.tau,
+        filters=config.filters,
+        share=(height / rows, width / columns),
     )
     kept = encoded.kept
     masks = None
@@ -78,18 +65,13 @@ def image_record(ref: ImageRef, image: DecodedImage, host: PinnedProposals, i: i
                 "seed_x": seeds_n3[:, 2],
             },
         )
-    return ImageRecord(
-        image_id=ref.image_id,
-        file_name=ref.file_name,
-        status="ok" if masks else "empty",
-        width=image.width,
-        height=image.height,
-        exif_orientation=image.exif_orientation,
-        resized_width=image.pixels.shape[1],
-        resized_height=image.pixels.shape[0],
-        sha256=image.sha256,
-        masks=masks,
-    )
+    return masks
+
+
+def padded_shape(shape: Shape, multiple: int) -> Shape:
+    """(height, width) as the backbone sees it: the next multiples."""
+    rows, columns = (-(-side // multiple) * multiple for side in shape)
+    return rows, columns
 
 
 def _as_bytes(saliency_nHW: npt.NDArray[np.float32]) -> npt.NDArray[np.uint8]:

@@ -105,3 +105,11 @@ def test_without_timm_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setitem(__import__("sys").modules, "timm", None)
     with pytest.raises(UserError, match=r"saliency-prompt\[vit\]"):
         build_backbone("timm:test_vit")
+
+
+def test_a_model_without_a_grid_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    import timm
+
+    monkeypatch.setattr(timm, "create_model", lambda *_args, **_options: torch.nn.Linear(1, 1))
+    with pytest.raises(UserError, match="no features on a grid"):
+        build_backbone("timm:test_vit")

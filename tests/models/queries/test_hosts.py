@@ -14,6 +14,7 @@ from saliency_prompt.models.queries.host import AnyHost
 from saliency_prompt.models.queries.kernel_loss import kernel_loss
 from saliency_prompt.models.queries.knet.model import KNet
 from saliency_prompt.models.queries.mask2former.model import Mask2Former
+from saliency_prompt.models.queries.prompting import Prompting, start_with_prompts
 from saliency_prompt.models.queries.queryinst.model import QueryInst, repeat_mask_logits
 from saliency_prompt.models.registry import DETECTORS, build_detector
 from saliency_prompt.schemas.errors import UserError
@@ -118,6 +119,21 @@ def test_every_parameter_has_a_gradient(build: Build, counts: list[int]) -> None
     assert without_gradient(host) == []
     assert seeds.grad is not None
     assert [[len(queries) for queries, _ in stage] for stage in pairs] == [[min(6, n) for n in counts]] * 3
+
+
+@every_host
+def test_boxes_outside_the_image_cost_nothing_else(build: Build) -> None:
+    host = seeded(build).train()
+    target = objects(3)
+    outside = torch.tensor([[-50.0, -40.0, -10.0, -5.0], [-30.0, 10.0, 300.0, 500.0]])
+    targets = [replace(target, boxes=torch.cat([outside, target.boxes[2:]]))]
+    prompted = start_with_prompts(host, host.features(photographs(targets)), [SIZE], targets, Prompting(dropout=0.0))
+    assert torch.isfinite(prompted.queries).all()
+    refined = host.refine(prompted.initial, prompted.queries)
+    losses, pairs = host.criterion(prompted.initial, refined, targets, alone)
+    torch.stack(list(losses.values())).sum().backward()
+    assert all(torch.isfinite(p.grad).all() for p in host.parameters() if p.grad is not None)
+    assert [len(queries) for stage in pairs for queries, _ in stage] == [3] * len(pairs)
 
 
 @every_host

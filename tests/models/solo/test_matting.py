@@ -140,3 +140,30 @@ def test_a_matte_is_learned_by_heart() -> None:
     with torch.inference_mode():
         found = model.find(image[None], [SIZE], Limits(most=50))[0]
     assert (found.maps - target.alphas).abs().mean((1, 2)).min() < 0.03
+
+
+def test_mattes_are_learned_on_the_padding_that_they_are_found_with() -> None:
+    model = model_of()
+    torch.manual_seed(3)
+    images = torch.randn(2, 3, 96, 96)
+    sizes = [(60, 96), (96, 60)]
+    _, target = blob()
+    turned = replace(target, masks=target.masks.mT, alphas=target.alphas.mT, boxes=target.boxes[:, [1, 0, 3, 2]])
+    padded = [
+        replace(one, masks=F.pad(one.masks, (0, right, 0, bottom)), alphas=F.pad(one.alphas, (0, right, 0, bottom)))
+        for one, (right, bottom) in ((target, (0, 32)), (turned, (32, 0)))
+    ]
+    together = model.losses(images, sizes, padded, alone)
+    counts: list[float] = []
+
+    def note(count: Tensor) -> Tensor:
+        counts.append(count.item())
+        return count
+
+    apart = [
+        model.losses(image[None, :, :height, :width], [(height, width)], [one], note)
+        for image, one, (height, width) in zip(images, (target, turned), ((64, 96), (96, 64)), strict=True)
+    ]
+    for name, value in together.items():
+        wanted = sum(one[name] * count for one, count in zip(apart, counts, strict=True)) / sum(counts)
+        torch.testing.assert_close(value, wanted, rtol=1e-4, atol=1e-5)

@@ -240,3 +240,30 @@ def test_backbones_that_do_not_fit_are_refused() -> None:
         build(build_backbone("lab-color"), 1, SoloConfig())
     with pytest.raises(UserError, match="separate"):
         Solo(build_backbone("resnet18"), 1, Options(single_level=True, grids=(12,)))
+
+
+@pytest.mark.parametrize("name", ["solo-tiny", "decoupled-solo-tiny", "solov2-tiny"])
+def test_an_image_is_learned_as_it_is_looked_at(name: str) -> None:
+    model = model_of(name)
+    torch.manual_seed(2)
+    images = torch.randn(2, 3, 96, 96)  # a wide and an upright one, padded to a square
+    sizes = [(60, 96), (96, 50)]
+    targets = [rectangles((96, 96), (4, 6, 36, 34), (50, 20, 90, 60)), rectangles((96, 96), (10, 10, 40, 90))]
+    together = model.losses(images, sizes, targets, alone)
+    counts: list[float] = []
+
+    def note(count: Tensor) -> Tensor:
+        counts.append(count.item())
+        return count
+
+    alone_class = alone_mask = 0.0
+    for image, (height, width), target in zip(images, [(64, 96), (96, 64)], targets, strict=True):
+        own = Targets(target.masks[:, :height, :width], target.labels, target.boxes, target.weights)
+        losses = model.losses(image[None, :, :height, :width], [(height, width)], [own], note)
+        alone_mask += losses["mask"].item() * counts[-1]
+        alone_class += losses["class"].item() * counts[-2]
+    total = counts[1] + counts[3]
+    torch.testing.assert_close(together["mask"].detach(), torch.tensor(alone_mask / total), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(
+        together["class"].detach(), torch.tensor(alone_class / (total + 1)), rtol=1e-4, atol=1e-5
+    )

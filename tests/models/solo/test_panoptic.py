@@ -124,3 +124,25 @@ def test_a_toy_set_is_learned_to_a_quality_above_90() -> None:
             quality.add(picture.numpy(), infos, truth, listed)
     summary = quality.summary()
     assert summary["PQ"] > 90, summary
+
+
+def test_stuff_is_learned_on_the_padding_that_it_is_found_with() -> None:
+    model = model_of()
+    first, target = scene([(10, 10, 40, 40)], 30)
+    images = torch.zeros(2, 3, 96, 96)
+    images[0, :, :64], images[1, :, :, :64] = first, first.mT
+    turned = replace(target, masks=target.masks.mT, semantic=target.semantic.mT, boxes=target.boxes[:, [1, 0, 3, 2]])
+    padded = [
+        replace(
+            one,
+            masks=torch.nn.functional.pad(one.masks, margins),
+            semantic=torch.nn.functional.pad(one.semantic, margins, value=255),
+        )
+        for one, margins in ((target, (0, 0, 0, 32)), (turned, (0, 32)))
+    ]
+    together = model.losses(images, [(60, 96), (96, 60)], padded, alone)["semantic"]
+    apart = [
+        model.losses(image[None], [(image.shape[1], image.shape[2])], [one], alone)["semantic"]
+        for image, one in ((first, target), (first.mT, turned))
+    ]
+    torch.testing.assert_close(together, (apart[0] + apart[1]) / 2, rtol=1e-4, atol=1e-5)  # of as many pixels

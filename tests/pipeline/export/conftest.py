@@ -5,12 +5,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import pytest
 
-from makers import Maker, record_of
-from saliency_prompt.schemas.records import ImageRef
+from makers import Maker, Photographed
 from saliency_prompt.store.dataset import Dataset
 from saliency_prompt.store.objects import ObjectStore, open_store
 
@@ -32,28 +30,6 @@ def store(request: pytest.FixtureRequest, local_store: ObjectStore) -> ObjectSto
     from obstore.store import MemoryStore
 
     return ObjectStore("memory://", MemoryStore())
-
-
-class Photographed(Maker):
-    """Its photographs exist: `refs` are files below a folder, of the sizes that records have."""
-
-    def __init__(self, folder: Path, big_ids: bool = False) -> None:
-        self._folder, self._big = folder, big_ids
-
-    def refs(self, count: int) -> list[ImageRef]:
-        refs = []
-        for i in range(count):
-            name = f"sub {i % 2}/{i:03d} é.png"
-            ref = ImageRef(7 * i + 1 + (2**60 if self._big else 0), name, str(self._folder / name))
-            refs.append(ref)
-            path = self._folder / name
-            record = record_of(ref)
-            if not path.exists():
-                path.parent.mkdir(parents=True, exist_ok=True)
-                side = (max(1, record.height), max(1, record.width), 3)
-                pixels = np.random.default_rng(i).integers(0, 255, side).astype(np.uint8)
-                path.write_bytes(cv2.imencode(".png", pixels)[1].tobytes())
-        return refs
 
 
 @pytest.fixture

@@ -14,6 +14,7 @@ import pytest
 import yaml
 from pycocotools import mask as coco_mask
 
+from makers import iou, stored
 from saliency_prompt.pipeline.export.choice import Choice
 from saliency_prompt.pipeline.export.coco import export_coco, export_fiftyone
 from saliency_prompt.pipeline.export.cvat import export_cvat
@@ -24,29 +25,9 @@ from saliency_prompt.pipeline.export.yolo import export_yolo
 from saliency_prompt.schemas.errors import UserError
 
 
-def stored(dataset):
-    """file name -> masks as arrays, best first; None where the image was set aside."""
-    found = {}
-    for commit in dataset.commits():
-        tables = dataset.read_shard(commit)
-        for row in tables.images.to_pylist():
-            masks = tables.masks.slice(row["first_mask"], row["n_masks"])
-            sizes = zip(
-                masks["counts"].to_pylist(), masks["height"].to_pylist(), masks["width"].to_pylist(), strict=True
-            )
-            arrays = [coco_mask.decode({"size": [h, w], "counts": c}) for c, h, w in sizes]
-            if row["status"] != "quarantined":
-                found[row["file_name"]] = arrays
-    return found
-
-
 def filled(points_xy, height, width):
     rles = coco_mask.frPyObjects([np.asarray(points_xy, float).ravel().tolist()], height, width)
     return coco_mask.decode(coco_mask.merge(rles))
-
-
-def iou(a, b):
-    return (a & b).sum() / max(1, (a | b).sum())
 
 
 def test_coco_polygons_are_the_masks(photographed, tmp_path: Path) -> None:
@@ -226,47 +207,3 @@ def test_too_few_names_are_refused(photographed, detector_card, tmp_path: Path) 
     with pytest.raises(UserError, match="3 classes, but 1 names"):
         export_coco(photographed(**detector_card), str(tmp_path / "x.json"), class_names=["a"])
     assert not (tmp_path / "x.json").exists()
-
-
-def test_supervision_reads_coco_and_yolo(photographed, tmp_path: Path) -> None:
-    supervision = pytest.importorskip("supervision", reason="supervision is not installed: it reads COCO and YOLO")
-    dataset = photographed()
-    truth = stored(dataset)
-    export_fiftyone(dataset, str(tmp_path / "f"))
-    data, labels = str(tmp_path / "f" / "data"), str(tmp_path / "f" / "labels.json")
-    coco = supervision.DetectionDataset.from_coco(data, labels, force_masks=True)
-    export_yolo(dataset, str(tmp_path / "y"), tolerance=0)
-    read = {str(Path(path).relative_to(data)): found.mask for path, _, found in coco}
-    for name, masks in truth.items():
-        if masks:
-            assert all(iou(a, b) == 1 for a, b in zip(np.stack(masks).astype(bool), read[name], strict=True))
-    home = tmp_path / "y"
-    for part in ("images", "labels"):  # it takes flat folders alone
-        for path in sorted((home / part).rglob("*.*")):
-            path.rename(home / part / path.name)
-    yolo = supervision.DetectionDataset.from_yolo(
-        str(home / "images"), str(home / "labels"), str(home / "data.yaml"), force_masks=True
-    )
-    checked = 0
-    for path, _, found in yolo:
-        masks = next(masks for name, masks in truth.items() if name.endswith(Path(path).name))
-        for mine, theirs in zip(masks, found.mask if masks else [], strict=True):
-            edge = cv2.dilate(mine, np.ones((3, 3), np.uint8)) - cv2.erode(mine, np.ones((3, 3), np.uint8))
-            assert (edge[mine.astype(bool) != theirs] > 0).all()  # its fill takes pixels that the outline touches
-            checked += 1
-    assert checked == sum(map(len, truth.values()))
-
-
-def test_datasets_reads_the_folder(photographed, tmp_path: Path, monkeypatch) -> None:
-    monkeypatch.setenv("HF_HOME", str(tmp_path / "home"))
-    monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    datasets = pytest.importorskip("datasets", reason="datasets is not installed: it reads the folder")
-    dataset = photographed()
-    truth = stored(dataset)
-    export_hugging_face(dataset, str(tmp_path / "h"))
-    loaded = datasets.load_dataset(str(tmp_path / "h"), cache_dir=str(tmp_path / "cache"))["train"]
-    assert len(loaded) == len(truth)
-    for row in loaded:
-        assert row["image"].size == (row["width"], row["height"])
-        assert len(row["objects"]["score"]) == len(truth[row["file_name"]])

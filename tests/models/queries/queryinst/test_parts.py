@@ -7,8 +7,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from saliency_prompt.models.backbones.registry import build_backbone
 from saliency_prompt.models.detector import Targets
 from saliency_prompt.models.queries.queryinst.criterion import Weights, mask_loss, mask_targets, match_cost
+from saliency_prompt.models.queries.queryinst.model import QueryInst
 from saliency_prompt.models.queries.queryinst.regions import decode_boxes, finite_boxes, roi_features, roi_levels
 from saliency_prompt.models.queries.queryinst.stage import DynamicConv
 
@@ -98,3 +100,12 @@ def test_a_query_makes_its_own_convolution() -> None:
         x = module.norm_in(regions[r] @ weights[:16].view(8, 2)).relu()
         x = module.norm_out(x @ weights[16:].view(2, 8)).relu()
         torch.testing.assert_close(together[r], x, atol=1e-5, rtol=1e-5)
+
+
+def test_stages_begin_by_keeping_their_boxes() -> None:
+    torch.manual_seed(0)
+    model = QueryInst(build_backbone("resnet18"), 2, num_queries=4, channels=32, hidden=32, stages=3).eval()
+    with torch.inference_mode():
+        initial = model.start(model.features(torch.randn(1, 3, 64, 96)), [(64, 96)])
+        for stage in model.refine(initial, initial.queries):
+            assert (stage.boxes - torch.tensor([0.0, 0.0, 96.0, 64.0])).abs().max() < 2

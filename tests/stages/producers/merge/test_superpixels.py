@@ -58,11 +58,16 @@ def test_neighbours_as_pixel_by_pixel() -> None:
     np.testing.assert_allclose(edge, [sum(expected[tuple(p)]) for p in pairs.tolist()], rtol=1e-5)
 
 
-def test_features_are_those_of_bilinear_enlargement() -> None:
-    rng = np.random.default_rng(1)
-    features = rng.standard_normal((5, 3, 4)).astype(np.float32)
-    labels = np.arange(12 * 20, dtype=np.int32).reshape(12, 20) // 3
-    unit = features / np.linalg.norm(features, axis=0)
-    wide = np.stack([cv2.resize(one, (20, 12), interpolation=cv2.INTER_LINEAR) for one in unit])
-    expected = np.stack([wide[:, labels == label].sum(1) for label in range(80)])
-    np.testing.assert_allclose(pooled_features(labels, features, 80), expected, atol=1e-4)
+def test_features_that_change_linearly_have_their_mean_in_each_superpixel() -> None:
+    image = photograph(90, 120)
+    leaves = find_leaves(image, 12)
+    rows, columns = (np.arange(n) + 0.5 for n in (9, 12))  # cells of 10 x 10 pixels
+    ramps = np.stack([np.add.outer(rows, 0 * columns), np.add.outer(2 * rows, -columns), np.ones((9, 12))], axis=2)
+    y, x = (np.mgrid[:90, :120] + 0.5) / 10
+    wide = [y, 2 * y - x, np.ones_like(x)]
+    inner = np.bincount(leaves.labels[10:-10, 10:-10].ravel(), minlength=len(leaves.sizes)) == leaves.sizes
+    expected = np.stack([np.bincount(leaves.labels.ravel(), one.ravel()) for one in wide], axis=1)
+    pooled = pooled_features(leaves, ramps.astype(np.float32))
+    assert inner.sum() > 10
+    np.testing.assert_allclose(pooled[inner], expected[inner], rtol=1e-4)
+    np.testing.assert_allclose(pooled[:, 2], leaves.sizes, rtol=1e-5)

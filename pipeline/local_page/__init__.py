@@ -1,0 +1,1 @@
+"""What pages served on this machine have in common: who is let in, and how they are served."""
