@@ -72,3 +72,6 @@ def show(
         raise UserError("No image was drawn: the photographs were moved or changed.")
     for path in drawn:
         typer.echo(path)
+    empty = sum(commit.counts.empty for commit in opened.commits())
+    if empty and not image and len(drawn) < limit:
+        typer.echo(f"not drawn: {empty:,} without a mask (--image NAME draws one)", err=True)

@@ -16,7 +16,7 @@ class _TrainByDefault(TyperGroup):
     """`densecl PHOTOS` is `densecl train PHOTOS`."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        if args and args[0] not in self.commands and args[0] != "--help":
+        if args and args[0] not in self.commands and args[0] not in ("-h", "--help"):
             args = ["train", *args]
         return super().parse_args(ctx, args)
 

@@ -1,5 +1,6 @@
 """`generate`: the main job; `import-masks`: the same with masks from elsewhere."""
 
+import shlex
 from contextlib import nullcontext
 from enum import StrEnum
 from pathlib import Path
@@ -194,8 +195,10 @@ def _print_outcome(console: Console, dataset: "Dataset") -> int:
         f"sealed {now.url}: {counts.images:,} images, {counts.masks:,} masks, {counts.empty:,} without a mask, "
         f"{counts.quarantined:,} quarantined; root hash {now.root_hash}",
     )
+    if counts.masks:
+        console.print(f"look at it: saliency-prompt show {shlex.quote(now.url)} --out overlays")
     if not counts.quarantined:
-        return 0
+        return exits.DONE
     listed, _ = quarantined_images(dataset, limit=20)
     for image in listed:
         console.print(f"  {image.file_name}: {image.reason}: {image.error}")
