@@ -16,13 +16,14 @@ from torch import Tensor
 from ..backbones.base import Backbone
 from ..detector import Average, Size, Targets
 from ..weak import STRIDE, Affinity, cosine_loss, find_affinity, pairwise_sums, projection_loss
-from .criterion import Assigned, assign, chunks, class_loss, count_cells, dice
-from .head import Head, Level
-from .model import Solo
+from .criterion import Assigned, Part, assign, chunks, class_loss, count_cells, dice
+from .head import Head
+from .model import Solo, crop, padded_size
 from .options import Options
 from .targets import shrink
 
 Losses = dict[str, Tensor]
+Share = tuple[Tensor, Tensor]  # a sum, and what it is divided by
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +37,13 @@ class WeakLoss:
     similar: float = 0.3
     reduction: Literal["per_level", "global_mean"] = "per_level"
     embedding: float = 4.0
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class FreePart(Part):
+    """With which neighbours are of a colour, unless masks are learned whole."""
+
+    affinity: Affinity | None
 
 
 class FreeSolo(Solo):
@@ -60,23 +68,22 @@ class FreeSolo(Solo):
         comparable: (height, width) of each image in which colours may be compared, all of it by default. warmth: the
         share of the pairwise loss that counts so far. Targets without vectors teach no embedding.
         """
-        levels = self.head(self.features(images_B3HW))
-        size = (images_B3HW.shape[2], images_B3HW.shape[3])
-        targets = [without_lost(target) for target in targets]
-        assigned = assign(targets, self.options, size)
-        count = count_cells(assigned, images_B3HW.device)
-        losses = {"class": self.options.class_weight * class_loss(levels, targets, assigned) / average(count + 1)}
-        if self.weak.masks == "full":
-            losses["mask"] = mask_losses(self.head, levels, targets, assigned, self.weak, None)["mask"]
-        else:
-            with torch.no_grad(), torch.autocast(images_B3HW.device.type, enabled=False):
-                seen = sizes if comparable is None else comparable
-                affinity = find_affinity(self._colours(images_B3HW), seen, self.weak.similar)
-            weak = mask_losses(self.head, levels, targets, assigned, self.weak, affinity)
-            weak["mask_pairwise"] = weak["mask_pairwise"] * warmth
-            losses |= weak
+        compared = sizes if comparable is None else comparable
+        parts = []
+        for members, images in self.alike(images_B3HW, sizes):  # see `Solo.losses`
+            own = [without_lost(crop(targets[image], padded_size(images))) for image in members]
+            affinity = self._affinity(images, [compared[image] for image in members])
+            parts.append(FreePart(self.head(self.features(images)), own, padded_size(images), affinity))
+        assigned = [assign(part.targets, self.options, part.size) for part in parts]
+        device = images_B3HW.device
+        count = torch.stack([count_cells(one, device) for one in assigned]).sum()
+        classes = [class_loss(part.levels, part.targets, one) for part, one in zip(parts, assigned, strict=True)]
+        losses = {"class": self.options.class_weight * torch.stack(classes).sum() / average(count + 1)}
+        losses |= mask_losses(self.head, parts, assigned, self.weak)
+        if self.weak.masks == "weak":
+            losses["mask_pairwise"] = losses["mask_pairwise"] * warmth
         if self.weak.embedding and self.options.embedding:
-            losses["embedding"] = self.weak.embedding * embedding_loss(levels, targets, assigned, average)
+            losses["embedding"] = self.weak.embedding * embedding_loss(parts, assigned, average)
         idle = torch.stack([p.float().sum() for p in self.head.parameters() if p.requires_grad]).sum()
         losses["class"] = losses["class"] + 0 * idle  # every process needs a gradient for every parameter
         return losses
@@ -84,6 +91,13 @@ class FreeSolo(Solo):
     def class_layers(self) -> list[str]:
         """See `Detector`; the embedding has no target where there are classes (section 6.2.1)."""
         return [*super().class_layers(), "head.embedding."]
+
+    @torch.no_grad()
+    def _affinity(self, images_B3HW: Tensor, compared: Sequence[Size]) -> Affinity | None:
+        if self.weak.masks == "full":
+            return None
+        with torch.autocast(images_B3HW.device.type, enabled=False):
+            return find_affinity(self._colours(images_B3HW), compared, self.weak.similar)
 
     def _colours(self, images_B3HW: Tensor) -> Tensor:
         """RGB in 0..255 of normalised images."""
@@ -110,60 +124,51 @@ def without_lost(target: Targets) -> Targets:
 
 
 def mask_losses(
-    head: Head,
-    levels: Sequence[Level],
-    targets: Sequence[Targets],
-    assigned: Sequence[Assigned],
-    weak: WeakLoss,
-    affinity: Affinity | None,
+    head: Head, parts: Sequence[FreePart], assigned: Sequence[Sequence[Assigned]], weak: WeakLoss
 ) -> Losses:
-    """Weighted losses of masks, by kind; without `affinity` the whole mask's Dice distance as "mask".
+    """Weighted losses of masks, by kind; with full masks their Dice distance as "mask".
 
     Reduction is as the authors' code has it: the mean over the cells of a level, then over the levels that have any;
     or, with `global_mean`, over all cells at once.
     """
-    coarse = [shrink(target.masks, STRIDE).float() for target in targets]
-    sums: list[dict[str, tuple[Tensor, Tensor]]] = []  # of each level: of each kind the sum, and what it is divided by
-    for number, level in enumerate(levels):
-        here = [one for one in assigned if one.number == number and len(one.cells.cells)]
-        total: dict[str, tuple[Tensor, Tensor]] = {}
+    weights = {"mask": 1.0}
+    if weak.masks == "weak":
+        weights = {"mask_max": weak.maximum, "mask_average": weak.average, "mask_pairwise": weak.pairwise}
+    sums: dict[int, dict[str, Share]] = {}  # by level and kind
+    for part, here in zip(parts, assigned, strict=True):
+        coarse = [shrink(target.masks, STRIDE).float() for target in part.targets]
         for one in here:
             for cells, objects in chunks(one.cells):
-                logits_Phw = head.logits(level, number, one.image, cells).float()
-                for kind, (value, count) in _kinds(logits_Phw, coarse[one.image][objects], affinity, one.image).items():
+                logits_Phw = head.logits(part.levels[one.number], one.number, one.image, cells).float()
+                found = _kinds(logits_Phw, coarse[one.image][objects], part.affinity, one.image)
+                total = sums.setdefault(one.number, {})
+                for kind, (value, count) in found.items():
                     before = total.get(kind, (value.new_zeros(()), count.new_zeros(())))
                     total[kind] = (before[0] + value, before[1] + count)
-        if total:
-            sums.append(total)
-    weights = {"mask": 1.0}
-    if affinity is not None:
-        weights = {"mask_max": weak.maximum, "mask_average": weak.average, "mask_pairwise": weak.pairwise}
-    zero = levels[0].classes.new_zeros((), dtype=torch.float32)
-    return {kind: weight * _reduce([one[kind] for one in sums], weak, zero) for kind, weight in weights.items()}
+    zero = parts[0].levels[0].classes.new_zeros((), dtype=torch.float32)
+    levels = [sums[number] for number in sorted(sums)]
+    return {kind: weight * _reduce([one[kind] for one in levels], weak, zero) for kind, weight in weights.items()}
 
 
-def embedding_loss(
-    levels: Sequence[Level], targets: Sequence[Targets], assigned: Sequence[Assigned], average: Average
-) -> Tensor:
+def embedding_loss(parts: Sequence[FreePart], assigned: Sequence[Sequence[Assigned]], average: Average) -> Tensor:
     """1 - cos of each cell's embedding and its object's vector, averaged over the cells with one (Eq. 6.7)."""
-    total = levels[0].classes.new_zeros((), dtype=torch.float32)
+    total = parts[0].levels[0].classes.new_zeros((), dtype=torch.float32)
     count = torch.zeros((), device=total.device)
-    for one in assigned:
-        wanted, vectors = targets[one.image].vectors, levels[one.number].vectors
-        if wanted is None or vectors is None:
-            continue
-        positive = (one.cells.owners >= 0).nonzero()[:, 0]
-        owners = one.cells.owners[positive]
-        told = wanted[owners].square().sum(1) > 0  # an object that nothing is known of has zeros
-        predicted_PE = vectors[one.image].flatten(1)[:, positive[told]].T.float()
-        total = total + cosine_loss(predicted_PE, wanted[owners[told]].float()).sum()
-        count = count + told.sum()
+    for part, here in zip(parts, assigned, strict=True):
+        for one in here:
+            wanted, vectors = part.targets[one.image].vectors, part.levels[one.number].vectors
+            if wanted is None or vectors is None:
+                continue
+            positive = (one.cells.owners >= 0).nonzero()[:, 0]
+            owners = one.cells.owners[positive]
+            told = wanted[owners].square().sum(1) > 0  # an object that nothing is known of has zeros
+            predicted_PE = vectors[one.image].flatten(1)[:, positive[told]].T.float()
+            total = total + cosine_loss(predicted_PE, wanted[owners[told]].float()).sum()
+            count = count + told.sum()
     return total / average(count)
 
 
-def _kinds(
-    logits_Phw: Tensor, coarse_Phw: Tensor, affinity: Affinity | None, image: int
-) -> dict[str, tuple[Tensor, Tensor]]:
+def _kinds(logits_Phw: Tensor, coarse_Phw: Tensor, affinity: Affinity | None, image: int) -> dict[str, Share]:
     """Of each kind of loss its sum over some masks, and how much that is a sum of."""
     masks = torch.tensor(float(len(logits_Phw)), device=logits_Phw.device)
     if affinity is None:
@@ -177,7 +182,7 @@ def _kinds(
     }
 
 
-def _reduce(levels: Sequence[tuple[Tensor, Tensor]], weak: WeakLoss, zero: Tensor) -> Tensor:
+def _reduce(levels: Sequence[Share], weak: WeakLoss, zero: Tensor) -> Tensor:
     if not levels:
         return zero
     if weak.reduction == "global_mean":

@@ -85,8 +85,8 @@ class Solo(Detector):
         """
         parts = []
         for members, images in self.alike(images_B3HW, sizes):
-            own = [crop(targets[image], _size(images)) for image in members]
-            parts.append(Part(self.head(self.features(images)), own, _size(images)))
+            own = [crop(targets[image], padded_size(images)) for image in members]
+            parts.append(Part(self.head(self.features(images)), own, padded_size(images)))
         return joint_losses(self.head, parts, average)
 
     def find(self, images_B3HW: Tensor, sizes: Sequence[Size], limits: Limits) -> list[Found]:
@@ -156,7 +156,8 @@ def _check(backbone: Backbone, options: Options) -> None:
         raise UserError('a single level has no pyramid to unify: set mask_feature to "separate".')
 
 
-def _size(images_B3HW: Tensor) -> Size:
+def padded_size(images_B3HW: Tensor) -> Size:
+    """Height and width that images of a batch share."""
     return images_B3HW.shape[2], images_B3HW.shape[3]
 
 

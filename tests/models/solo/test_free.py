@@ -126,6 +126,16 @@ def test_losses_are_those_of_a_loop_over_levels_and_cells(reduction: str) -> Non
     assert number(losses["embedding"]) == pytest.approx(4 * mean(cosines), rel=1e-4)
 
 
+def test_masks_are_learned_on_the_padding_that_they_are_found_with() -> None:
+    model, pixels = model_of().eval(), images(2)
+    left = objects((10, 10, 40, 50), (4, 60, 60, 90))
+    narrow = replace(left, masks=left.masks[:, :, :64])
+    alone_there = model.losses(pixels[:1, :, :, :64], [(96, 64)], [narrow], alone)
+    beside_a_wide_one = model.losses(pixels, [(96, 64), SIZE], [left, objects()], alone)
+    for name in ("mask_max", "mask_average", "mask_pairwise", "embedding"):
+        assert number(beside_a_wide_one[name]) == pytest.approx(number(alone_there[name]), rel=1e-4), name
+
+
 def test_the_embedding_learns() -> None:
     """The released program multiplies its prediction by zero and calls that the loss."""
     model = model_of()
