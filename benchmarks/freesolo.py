@@ -18,17 +18,21 @@ from typing import Any
 
 import numpy as np
 import torch
-from environment import describe
+from environment import describe, publish
 from rich.console import Console
 from scenes import write_scenes
 
 from saliency_prompt.pipeline.api import generate
 from saliency_prompt.pipeline.evaluate import evaluate_dataset
+from saliency_prompt.pipeline.generate import Job
+from saliency_prompt.pipeline.generate import generate as label_photos
+from saliency_prompt.pipeline.imports import photographs_of, with_masks
 from saliency_prompt.pipeline.progress import Display
 from saliency_prompt.pipeline.rounds import Rounds, label_here, run_rounds
 from saliency_prompt.pipeline.training.evaluate import evaluate_run
 from saliency_prompt.pipeline.training.job import Inputs, TrainingJob
 from saliency_prompt.schemas.labels.detector import DetectorConfig
+from saliency_prompt.schemas.labels.imported import ImportedConfig
 from saliency_prompt.schemas.registry import load_label_config
 from saliency_prompt.schemas.training.freesolo import FreeSoloTraining
 from saliency_prompt.schemas.training.registry import load_training_config
@@ -38,6 +42,7 @@ from saliency_prompt.store.dataset import Dataset
 
 NUMBERS = ("AP", "AP50", "AR100")
 FREE = ["decode.short_side=512", "decode.long_side=512", "filters.min_center_y=null"]
+T975 = {1: 12.71, 2: 4.303, 3: 3.182, 4: 2.776, 5: 2.571, 7: 2.365, 9: 2.262}  # by degrees of freedom
 ABLATION = {  # Table 6.7: d, and f
     "no average": "weak.average=0",
     "no maximum": "weak.maximum=0",
@@ -71,11 +76,18 @@ def one_seed(seed: int, args: argparse.Namespace, base: Path) -> dict[str, Any]:
     )
     found: dict[str, Any] = {"free": scores_of(free, gt)}
     print(seed, "free", found["free"], flush=True)
+    learned = base / "free"
+    if args.truth:
+        learned = base / "truth"
+        imported = load_label_config("imported", None, None, ["features.weights=lab-color"])
+        assert isinstance(imported, ImportedConfig)
+        job = Job(str(learned), with_masks(imported, str(gt)), resolve_device(args.device))
+        label_photos(photographs_of(str(gt), str(photos), None), job, Display(Console(quiet=True)), threading.Event())
     labels = load_label_config("detector", "freesolo-round", None, [f"detect.min_score={args.min_score}"])
     assert isinstance(labels, DetectorConfig)
     device = resolve_device(args.device)
     training = configured(seed, args)
-    rounds = Rounds(str(base / "free"), base / "work", args.weights, training, labels, device, count=args.rounds)
+    rounds = Rounds(str(learned), base / "work", args.weights, training, labels, device, count=args.rounds)
 
     def train(job: TrainingJob) -> Outcome:
         return job.run(Place(device), Control())
@@ -92,7 +104,7 @@ def one_seed(seed: int, args: argparse.Namespace, base: Path) -> dict[str, Any]:
         print(seed, f"labels {round_.number}", found[f"labels {round_.number}"], flush=True)
     for name, switch in ABLATION.items() if args.ablation else ():
         out = base / name.replace(" ", "-")
-        inputs = Inputs(dataset=str(base / "free"), weights=args.weights)
+        inputs = Inputs(dataset=str(learned), weights=args.weights)
         train(TrainingJob("freesolo", configured(seed, args, switch), inputs, out))
         judge(name, out)
     if args.percent:
@@ -120,13 +132,24 @@ def few_labels(
 
 
 def paired(seeds: list[dict[str, Any]], better: str, than: str) -> dict[str, dict[str, float]]:
-    """Mean difference over seeds and half the width of its 95 % interval (normal, of the seeds' spread)."""
+    """Mean difference over seeds and half the width of its 95 % interval (Student's t, of the seeds' spread)."""
     found = {}
     for name in seeds[0][than]:
         gain = np.array([one[better][name] - one[than][name] for one in seeds])
-        half = 1.96 * gain.std(ddof=1) / np.sqrt(len(gain)) if len(gain) > 1 else float("nan")
+        known = len(gain) - 1 in T975
+        half = T975[len(gain) - 1] * gain.std(ddof=1) / np.sqrt(len(gain)) if known else float("nan")
         found[name] = {"mean": round(float(gain.mean()), 2), "half": round(float(half), 2)}
     return found
+
+
+def gains(seeds: list[dict[str, Any]]) -> dict[str, Any]:
+    pairs = [("round 0", "free"), ("labels 0", "free"), ("round 1", "round 0")]
+    pairs += [(name, "round 0") for name in ABLATION]
+    return {
+        f"{better} over {than}": paired(seeds, better, than)
+        for better, than in pairs
+        if all(better in one and than in one for one in seeds)
+    }
 
 
 def main() -> None:
@@ -134,6 +157,8 @@ def main() -> None:
     parser.add_argument("--weights", default="densecl-r18-mini")
     parser.add_argument("--free-weights", help="what makes the free masks, if not --weights")
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--first-seed", type=int, default=0, help="to run seeds beside each other; see --merge")
+    parser.add_argument("--merge", type=Path, nargs="+", default=[], help="only join these results")
     parser.add_argument("--images", type=int, default=200)
     parser.add_argument("--epochs", type=int, default=12)
     parser.add_argument("--rounds", type=int, default=2)
@@ -144,23 +169,19 @@ def main() -> None:
     parser.add_argument("--set", action="append", default=[], help="of training")
     parser.add_argument("--free-set", action="append", default=[], help="of the free masks")
     parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--truth", action="store_true", help="learn from the true masks instead: does it learn at all?")
     parser.add_argument("--ablation", action="store_true", help="round 0 in other ways, too")
     args = parser.parse_args()
     args.free_weights = args.free_weights or args.weights
-    seeds = []
-    for seed in range(args.seeds):
+    result: dict[str, Any] = {"arguments": {}, "environment": describe(resolve_device(args.device)), "seeds": []}
+    result["arguments"] = {k: str(v) for k, v in vars(args).items() if k not in ("out", "merge")}
+    for path in args.merge:
+        part = json.loads(path.read_text())
+        result |= {"arguments": part["arguments"], "seeds": [*result["seeds"], *part["seeds"]]}
+    for seed in () if args.merge else range(args.first_seed, args.first_seed + args.seeds):
         with tempfile.TemporaryDirectory() as base:
-            seeds.append(one_seed(seed, args, Path(base)))
-        result: dict[str, Any] = {
-            "arguments": {k: str(v) for k, v in vars(args).items() if k != "out"},
-            "environment": describe(resolve_device(args.device)),
-            "seeds": seeds,
-        }
-        pairs = [("round 0", "free"), *((f"round {r}", f"round {r - 1}") for r in range(1, args.rounds))]
-        pairs += [("labels 0", "free"), *((name, "round 0") for name in ABLATION if args.ablation)]
-        result["gains"] = {f"{one} over {other}": paired(seeds, one, other) for one, other in pairs}
-        args.out.write_text(json.dumps(result, indent=1) + "\n")
-    print(json.dumps(result["gains"], indent=1))
+            result["seeds"].append(one_seed(seed, args, Path(base)))
+    publish(result | {"gains": gains(result["seeds"])}, args.out)
 
 
 if __name__ == "__main__":

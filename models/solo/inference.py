@@ -16,6 +16,7 @@ from ..nms import suppress
 from .head import Head, Level
 from .options import Options
 
+ROWS = 16  # masks that are worked on at once: so many stay in a processor's cache
 LEVEL_STRIDES = (8, 8, 16, 32, 32)  # a mask of a level has more cells than that
 
 
@@ -63,9 +64,8 @@ def find_instances(head: Head, levels: Sequence[Level], image: int, limits: Limi
     candidates = find_candidates(levels, image, options)
     maps, rows_N = _maps(head, levels, image, candidates, size)
     with torch.autocast(maps[0].device.type, enabled=False):  # counts of pixels do not fit into 16 bits
-        inside = [(one > options.mask_threshold).float() for one in maps]
-        totals = [torch.einsum("uhw,uhw->u", one, where) for one, where in zip(maps, inside, strict=True)]
-        area_N = _gather([one.sum((1, 2)) for one in inside], candidates.levels, rows_N)
+        inside, totals, areas = zip(*(measure(one, options.mask_threshold) for one in maps), strict=True)
+        area_N = _gather(areas, candidates.levels, rows_N)
         maskness_N = _gather(totals, candidates.levels, rows_N) / area_N.clamp_min(1)
         kept = (area_N > area_N.new_tensor(LEVEL_STRIDES)[candidates.levels]).nonzero()[:, 0]
         scores_N, order = (candidates.scores * maskness_N)[kept].sort(descending=True, stable=True)
@@ -90,7 +90,7 @@ def find_instances(head: Head, levels: Sequence[Level], image: int, limits: Limi
         scores=scores_N[wanted][: limits.most],
         labels=candidates.labels[kept],
         sources=starts[candidates.levels[kept]] + candidates.cells[kept],
-        vectors=_gather(vectors, candidates.levels[kept], candidates.cells[kept]).float() if vectors else None,
+        vectors=_gather(vectors, candidates.levels[kept], candidates.cells[kept]) if vectors else None,
     )
 
 
@@ -104,16 +104,28 @@ def _maps(
         here = (candidates.levels == number).nonzero()[:, 0]
         cells, rows_N[here] = candidates.cells[here].unique(return_inverse=True)  # type: ignore[no-untyped-call]
         some = len(cells) > 0
-        maps.append(
-            head.soft(level, number, image, cells, size).float() if some else candidates.scores.new_zeros((0, *size))
-        )
+        maps.append(head.soft(level, number, image, cells, size) if some else level.maps[0].new_zeros((0, *size)))
     return maps, rows_N
 
 
+def measure(maps_Uhw: Tensor, threshold: float) -> tuple[Tensor, Tensor, Tensor]:
+    """Which cells of soft masks are above the threshold, bool [U, h, w]; the sum of these, and their number [U]."""
+    inside_Uhw = torch.empty_like(maps_Uhw, dtype=torch.bool)
+    totals, areas = [maps_Uhw.new_zeros(0, dtype=torch.float32)], [maps_Uhw.new_zeros(0, dtype=torch.float32)]
+    for start in range(0, len(maps_Uhw), ROWS):
+        some = maps_Uhw[start : start + ROWS].float()
+        where = torch.gt(some, threshold, out=inside_Uhw[start : start + ROWS])
+        totals.append((some * where).sum((1, 2)))
+        areas.append(where.sum((1, 2)).float())
+    return inside_Uhw, torch.cat(totals), torch.cat(areas)
+
+
 def _gather(parts: Sequence[Tensor], levels_N: Tensor, rows_N: Tensor) -> Tensor:
-    """Rows of the levels' parts [U, ...] that each of N has: [N, ...]. Parts are never joined: they are large."""
-    found = parts[0].new_empty((len(levels_N), *parts[0].shape[1:]))
+    """Rows of the levels' parts [U, ...] that each of N has, in fp32: [N, ...]. Parts are large, and never joined."""
+    found = parts[0].new_empty((len(levels_N), *parts[0].shape[1:]), dtype=torch.float32)
     for number, part in enumerate(parts):
-        here = (levels_N == number).nonzero()[:, 0]
-        found[here] = part[rows_N[here]]
+        places = (levels_N == number).nonzero()[:, 0]
+        for start in range(0, len(places), ROWS):
+            here = places[start : start + ROWS]
+            found[here] = part[rows_N[here]].float()
     return found

@@ -39,9 +39,14 @@ class Pair:
 class PairSource(Protocol):
     """A source of pairs. `pseudo` says whether models made them; `sha256` is of all it holds."""
 
-    name: str
-    pseudo: bool
-    sha256: str
+    @property
+    def name(self) -> str: ...  # noqa: D102
+
+    @property
+    def pseudo(self) -> bool: ...  # noqa: D102
+
+    @property
+    def sha256(self) -> str: ...  # noqa: D102
 
     def __len__(self) -> int: ...
 

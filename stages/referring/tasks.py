@@ -33,7 +33,7 @@ class Row:
     read: Callable[[], dict[str, Any]]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class TaskPairs:
     """See `PairSource`."""
 

@@ -18,11 +18,12 @@ from saliency_prompt.pipeline.api import generate
 from saliency_prompt.pipeline.evaluate import evaluate_dataset
 from saliency_prompt.pipeline.generate import Job
 from saliency_prompt.pipeline.generate import generate as label_photos
+from saliency_prompt.pipeline.imports import photographs_of, with_masks
 from saliency_prompt.pipeline.report.page import write_report
 from saliency_prompt.pipeline.rounds import Round
-from saliency_prompt.pipeline.sources import open_source
 from saliency_prompt.pipeline.training.model import load_detector
 from saliency_prompt.schemas.errors import UserError
+from saliency_prompt.schemas.labels.imported import ImportedConfig
 from saliency_prompt.schemas.registry import load_label_config
 from saliency_prompt.store.dataset import Dataset
 from saliency_prompt.store.run import Run
@@ -154,19 +155,22 @@ def test_a_run_of_another_model_and_labels_that_are_not_sealed(world: Path, tmp_
         go(rounds_of(world, tmp_path / "out", free=str(tmp_path / "open")))
     assert not (tmp_path / "out").exists()
 
-    # labels of that other model, which name classes, are masks like any; what they were called stays with them
-    labels = load_label_config("detector", None, None, LABELS)
-    source = open_source(str(world / "photos"))
-    job = Job(str(tmp_path / "named"), labels, CPU, str(tmp_path / "round-1"))
-    named, _ = label_photos(source, job, Counted(), threading.Event())
-    classes = {label for commit in named.commits() for label in named.read_masks(commit)["label"].to_pylist()}
-    assert classes == {0, 1}
+
+def test_masks_whose_classes_are_named_are_learned_without_them_and_keep_them(world: Path, tmp_path: Path) -> None:
+    gt, photos = str(world / "gt.json"), str(world / "photos")
+    config = load_label_config("imported", None, None, ["features.weights=lab-color"])
+    assert isinstance(config, ImportedConfig)
+    job = Job(str(tmp_path / "named"), with_masks(config, gt), CPU)
+    named, _ = label_photos(photographs_of(gt, photos, None), job, Counted(), threading.Event())
+    assert labels_of(named) == {0, 1}
     (found,) = go(rounds_of(world, tmp_path / "out", free=named.url, count=1))
     assert Run(tmp_path / "out" / "round-0").read_card().num_classes == 1
     assert found.labels is not None
-    assert {
-        label for commit in found.labels.commits() for label in found.labels.read_masks(commit)["label"].to_pylist()
-    } == {0}
+    assert labels_of(found.labels) == {0}
+
+
+def labels_of(dataset: Dataset) -> set[int]:
+    return {label for commit in dataset.commits() for label in dataset.read_masks(commit)["label"].to_pylist()}
 
 
 def test_another_configuration_is_refused_on_the_way(world: Path, whole: tuple[list[Round], int]) -> None:

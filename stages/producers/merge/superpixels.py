@@ -12,6 +12,7 @@ import numpy.typing as npt
 Floats = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.int64]
 Labels = npt.NDArray[np.int32]
+_BITS = 20  # of gradients from 0 to 1
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -103,21 +104,26 @@ def _inner(pixels: int, cells: int) -> Ints:
 
 def neighbours(labels_HW: Labels, gradient_HW: Floats) -> tuple[Ints, Floats, Floats]:
     """Pairs of superpixels with a common border [E, 2], its length [E] and the sum of the gradient over it [E]."""
-    firsts, seconds, strengths = [], [], []
-    for a, b, ga, gb in (
-        (labels_HW[:, :-1], labels_HW[:, 1:], gradient_HW[:, :-1], gradient_HW[:, 1:]),
-        (labels_HW[:-1], labels_HW[1:], gradient_HW[:-1], gradient_HW[1:]),
-    ):
-        differ = a != b
-        firsts.append(np.minimum(a[differ], b[differ]))
-        seconds.append(np.maximum(a[differ], b[differ]))
-        strengths.append(np.maximum(ga[differ], gb[differ]))
-    count = int(labels_HW.max()) + 1
-    keys = np.concatenate(firsts).astype(np.int64) * count + np.concatenate(seconds)
-    unique, inverse = np.unique(keys, return_inverse=True)
-    length_E = np.bincount(inverse, minlength=len(unique)).astype(np.float32)
-    edge_E = np.bincount(inverse, np.concatenate(strengths), len(unique)).astype(np.float32)
-    return np.stack([unique // count, unique % count], axis=1), length_E, edge_E
+    count, width = int(labels_HW.max()) + 1, labels_HW.shape[1]
+    flat, gradient = labels_HW.ravel(), gradient_HW.ravel()
+    packed = []
+    for step in (1, width):
+        differ = flat[step:] != flat[:-step]
+        if step == 1:
+            differ[width - 1 :: width] = False  # from the end of a row to the next
+        here = np.flatnonzero(differ)
+        one, other = flat[here].astype(np.int64), flat[here + step].astype(np.int64)
+        strength = np.maximum(gradient[here], gradient[here + step]) * np.float64(2**_BITS - 1)
+        keys = np.minimum(one, other) * count + np.maximum(one, other)
+        packed.append(keys << _BITS | np.rint(strength).astype(np.int64))
+    together = np.sort(np.concatenate(packed))  # sorting pairs with their strengths is faster than finding places
+    keys, strengths = together >> _BITS, together & (2**_BITS - 1)
+    first = np.flatnonzero(np.diff(keys, prepend=-1))
+    if not len(first):
+        return np.zeros((0, 2), np.int64), np.zeros(0, np.float32), np.zeros(0, np.float32)
+    length_E = np.diff(first, append=len(keys)).astype(np.float32)
+    edge_E = (np.add.reduceat(strengths, first) / (2**_BITS - 1)).astype(np.float32)
+    return np.stack(np.divmod(keys[first], count), axis=1), length_E, edge_E
 
 
 def pooled_features(leaves: Leaves, features_hwD: Floats) -> Floats:

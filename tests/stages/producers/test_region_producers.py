@@ -132,9 +132,9 @@ def test_a_level_that_is_not_there_is_refused() -> None:
         build("merge", "features.weights=random", "features.arch=timm:test_vit")
 
 
-@pytest.mark.parametrize("name", ["merge", "ncut"])
-def test_the_largest_features_of_fp16_do_not_overflow(name: str) -> None:
-    producer = build(name)
+@pytest.mark.parametrize(("name", "overrides"), [("merge", []), ("ncut", ["cut.kind=one", "cut.max_cells=100"])])
+def test_the_largest_features_of_fp16_do_not_overflow(name: str, overrides: list[str]) -> None:
+    producer = build(name, *overrides)
     expected = label(producer).masks
     forward = producer._features.forward
 
