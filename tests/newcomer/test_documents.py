@@ -42,20 +42,16 @@ def place(page: str, world: Path, small: None, tmp_path: Path, monkeypatch: pyte
         copy = shutil.copytree if source.is_dir() else shutil.copyfile
         copy(source, tmp_path / name)
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("saliency_prompt.pipeline.explore.server.serve", _answer_once)
+    for page_server in ("explore", "review"):
+        monkeypatch.setattr(f"saliency_prompt.pipeline.{page_server}.server.serve_page", _answer_once)
     return tmp_path
 
 
-def _answer_once(explorer: Any, command: str, host: str, port: int, started: Any, allowed: Any = ()) -> None:
+def _answer_once(make_app: Any, host: str, port: int, started: Any) -> None:
     """In place of a server that runs until it is stopped: the page is made, and asked for."""
     from starlette.testclient import TestClient
 
-    from saliency_prompt.pipeline.explore.server import make_app
-    from saliency_prompt.pipeline.local_page.doors import Hosts
-
-    client = TestClient(make_app(explorer, command, Hosts(frozenset({"testserver"}))))
-    assert client.get("/").status_code == 200
-    assert client.get("/seed?photograph=0&y=0&x=0").status_code < 500
+    assert TestClient(make_app(), base_url=f"http://{host}:{port}").get("/").status_code == 200
     started(f"http://{host}:{port}/")
 
 
