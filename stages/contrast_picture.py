@@ -99,7 +99,10 @@ def draw_contrast(result: Look, out: Path) -> None:
         raise UserError(f"{out} is no picture's name: choose one that ends in .png or .jpg.")
     seen = result.seen
     if not len(seen.found):
-        raise UserError("The model finds nothing in this photograph: give another, or lower the least score.")
+        raise UserError(
+            "The model finds nothing in this photograph: give another, lower --min-score (down to the run's "
+            "model.score_threshold), or train longer."
+        )
     colors = principal_colors(seen.features)
     canvas = np.full((HEAD + len(seen.found) * (TILE + GAP), len(TITLES) * (TILE + GAP) - GAP, 3), 255, np.uint8)
     for column, title in enumerate(TITLES):
