@@ -28,7 +28,8 @@ def refine_maps(maps_Khw: Floats, pixels_HW3: npt.NDArray[np.uint8], radius: int
     for map_hw, out_HW in zip(maps_Khw, refined, strict=True):
         wide = np.asarray(cv2.resize(map_hw, (width, height), interpolation=cv2.INTER_LINEAR), np.float32)
         near = _surroundings(wide, 3 * radius + 1)  # farther away, all is 0
-        out_HW[near] = guide.at(near).filtered(wide[near], eps)
+        if near is not None:
+            out_HW[near] = guide.at(near).filtered(wide[near], eps)
     return np.clip(refined, 0, 1, out=refined)
 
 
@@ -75,11 +76,11 @@ class Guide:
         return result
 
 
-def _surroundings(map_HW: Floats, margin: int) -> tuple[slice, slice]:
-    """Where a map is not 0, and a margin around it."""
+def _surroundings(map_HW: Floats, margin: int) -> tuple[slice, slice] | None:
+    """Where a map is not 0, and a margin around it; None where it is 0 everywhere."""
     rows, columns = np.flatnonzero(map_HW.any(1)), np.flatnonzero(map_HW.any(0))
     if not len(rows):
-        return slice(0, 0), slice(0, 0)
+        return None
     y, x = (slice(max(0, found[0] - margin), found[-1] + margin + 1) for found in (rows, columns))
     return y, x
 

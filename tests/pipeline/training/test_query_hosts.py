@@ -90,10 +90,7 @@ def remembering(job: TrainingJob, place: Place) -> Prepared:
 
 @pytest.mark.parametrize(
     ("host", "steps", "lr", "size"),
-    [
-        ("queryinst", 120, 2e-3, ["model.channels=32", "model.hidden=64", "model.stages=2"]),
-        ("mask2former", 80, 1e-3, ["model.stages=3"]),
-    ],
+    [("mask2former", 80, 1e-3, ["model.stages=3"])],  # QueryInst takes minutes: docs/query-models.md
 )
 def test_it_learns_eight_images_by_heart(
     host: str, steps: int, lr: float, size: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
