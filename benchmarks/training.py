@@ -3,9 +3,9 @@
     python benchmarks/training.py --images DIR --gt F --dataset DATASET --weights W [--turns N] [--only NAME ...]
 
 In turns, in one process: ten steps of `TrainingJob.run` (loader, loop, logging, optimizer), and ten times losses,
-gradients and optimizer step of the same network on batches of the same loader that are held in memory; the ratio is
-the median of the turns' after the first. Recipes at their `tiny` preset. Peak memory is of both networks together, of
-each recipe in a process of its own.
+gradients and optimizer step of the same network on the same batches, held in memory; the ratio is the median of the
+turns' after the first. Recipes at their `tiny` preset. Peak memory is of both networks together, of each recipe in a
+process of its own.
 """
 
 import argparse
@@ -51,14 +51,13 @@ def make_job(name: str, options: argparse.Namespace, out: Path, steps: int) -> T
     return TrainingJob("supervised", load_training_config(model, "tiny", overrides=settings), inputs, out)
 
 
-def bare_steps(job: TrainingJob) -> Callable[[], float]:
-    """A function that does ten steps on batches held in memory, and says the seconds of one."""
+def bare_steps(job: TrainingJob) -> Callable[[int], float]:
+    """A function that does the ten steps up to one, on batches held in memory, and says the seconds of one."""
     recipe = find_recipe(job.recipe)(job, Place(CPU)).recipe.train()
-    batches = iter(recipe.loader(Part(0, TURN, 0, 1, on_gpu=False)))
-    held = [next(batches) for _ in range(TURN)]
     optimizer = recipe.configure_optimizers()
 
-    def take() -> float:
+    def take(last: int) -> float:
+        held = list(recipe.loader(Part(last - TURN, last, 0, 1, on_gpu=False)))
         start = time.perf_counter()
         for batch in held:
             loss = torch.stack(list(recipe.losses(batch).values())).sum()
@@ -79,7 +78,7 @@ def measure(name: str, options: argparse.Namespace) -> dict[str, Any]:
         total = TURN * (options.turns + 1)
         job = make_job(name, options, Path(folder) / "run", total)
         take_bare = bare_steps(make_job(name, options, Path(folder) / "bare", total))
-        take_bare()
+        take_bare(TURN)
         pairs, start = [], 0.0
 
         def report(progress: Any) -> None:
@@ -87,7 +86,7 @@ def measure(name: str, options: argparse.Namespace) -> dict[str, Any]:
             nonlocal start
             loop = (time.perf_counter() - start) / TURN
             if progress.step % TURN == 0:
-                bare = take_bare()
+                bare = take_bare(progress.step)
                 if progress.step > TURN:
                     pairs.append((loop, bare))
                 start = time.perf_counter()
