@@ -3,11 +3,9 @@
 `transformers` is imported here alone among backbones. Shape legend: B images, H W pixels, D channels, h w cells.
 """
 
-import math
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from ...schemas.errors import UserError
@@ -59,12 +57,7 @@ class TransformersFeatures(Backbone):
 
     def forward(self, images_B3HW: Tensor, level: str = "c5") -> dict[str, Tensor]:
         """Normalised images to maps [B, D, ceil(H / stride), ceil(W / stride)], up to `level`."""
-        if level not in self.strides:
-            raise ValueError(f"there is no level {level!r}: choose one of {', '.join(self.strides)}")
-        coarsest = max(self.strides.values())
-        size = [math.ceil(side / coarsest) * coarsest for side in images_B3HW.shape[2:]]
-        if list(images_B3HW.shape[2:]) != size:
-            images_B3HW = F.interpolate(images_B3HW, size, mode="bilinear", align_corners=False)
+        images_B3HW = self.stretch(images_B3HW, level)
         maps = dict(zip(self.strides, self.model(images_B3HW).feature_maps, strict=True))
         return {name: maps[name] for name in self.levels[: self.levels.index(level) + 1]}
 

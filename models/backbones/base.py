@@ -4,8 +4,10 @@ Shape legend: B images, H W pixels; a feature map of stride s has ceil(H / s) ro
 """
 
 import copy
+import math
 from typing import TYPE_CHECKING, ClassVar, Literal, Self
 
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 LEVELS = ("c2", "c3", "c4", "c5")
@@ -45,6 +47,16 @@ class Backbone(nn.Module):
     def levels(self) -> tuple[str, ...]:
         """Names of its levels, finest first."""
         return tuple(self.strides)
+
+    def stretch(self, images_B3HW: Tensor, level: str) -> Tensor:
+        """Images enlarged to whole cells of the coarsest level. Raises ValueError for a level that there is not."""
+        if level not in self.strides:
+            raise ValueError(f"there is no level {level!r}: choose one of {', '.join(self.strides)}")
+        coarsest = max(self.strides.values())
+        size = [math.ceil(side / coarsest) * coarsest for side in images_B3HW.shape[2:]]
+        if list(images_B3HW.shape[2:]) == size:
+            return images_B3HW
+        return F.interpolate(images_B3HW, size, mode="bilinear", align_corners=False)
 
     def folded(self) -> Self:
         """A copy for inference, in eval mode, with everything merged that then need not be computed apart."""

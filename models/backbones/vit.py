@@ -4,7 +4,6 @@
 """
 
 import difflib
-import math
 from typing import Any
 
 import torch.nn.functional as F
@@ -59,12 +58,7 @@ class TimmFeatures(Backbone):
 
     def forward(self, images_B3HW: Tensor, level: str = "c5") -> dict[str, Tensor]:
         """Normalised images to maps [B, D, ceil(H / stride), ceil(W / stride)], up to `level`."""
-        if level not in self.strides:
-            raise ValueError(f"there is no level {level!r}: choose one of {', '.join(self.strides)}")
-        coarsest = max(self.strides.values())
-        size = [math.ceil(side / coarsest) * coarsest for side in images_B3HW.shape[2:]]
-        if list(images_B3HW.shape[2:]) != size:
-            images_B3HW = F.interpolate(images_B3HW, size, mode="bilinear", align_corners=False)
+        images_B3HW = self.stretch(images_B3HW, level)
         names = list(self.strides)
         wanted = self._indices[: names.index(level) + 1]
         if self._take == "keys":

@@ -2,20 +2,19 @@
 
 import math
 from collections.abc import Callable, Sequence
-from importlib.resources import files
 
 from ...schemas.errors import UserError
+from ..local_page.app import page_app
 from ..local_page.doors import LOOPBACK, Doors, Hosts
 from ..local_page.serving import hosts_of
 from ..local_page.serving import serve as serve_page
 from .explorer import Analysis, Explorer
 
-_KINDS = {"index.html": "text/html", "explore.css": "text/css", "explore.js": "text/javascript"}
+_FILES = ("index.html", "explore.css", "explore.js")
 
 
 def make_app(explorer: Explorer, command: str, hosts: Hosts = LOOPBACK) -> Doors:
     """The ASGI application. `command` is what reproduces the page; `hosts` are the names it answers to."""
-    from starlette.applications import Starlette
     from starlette.requests import Request
     from starlette.responses import JSONResponse, Response
     from starlette.routing import Route
@@ -65,30 +64,13 @@ def make_app(explorer: Explorer, command: str, hosts: Hosts = LOOPBACK) -> Doors
             raise UserError("A place needs x and y between 0 and 1, and a scale: give them.") from None
         return JSONResponse(explorer.ask(analysed(request), x, y, scale))
 
-    def page(request: Request) -> Response:
-        name = request.path_params.get("name", "index.html")
-        if name not in _KINDS:
-            return Response("not found", 404)
-        return Response((files(__package__) / "page" / name).read_bytes(), media_type=_KINDS[name])
-
-    def trouble(_request: Request, error: Exception) -> Response:
-        return JSONResponse({"error": str(error)}, 400)
-
-    def surprise(_request: Request, _error: Exception) -> Response:
-        return JSONResponse({"error": "That went wrong: the terminal says how."}, 500)
-
-    app = Starlette(
-        routes=[
-            Route("/", page),
-            Route("/about", about),
-            Route("/photograph/{place}.jpg", photograph),
-            Route("/state", state),
-            Route("/seed", seed),
-            Route("/{name}", page),
-        ],
-        exception_handlers={UserError: trouble, Exception: surprise},
-    )
-    return Doors(app, hosts)
+    routes = [
+        Route("/about", about),
+        Route("/photograph/{place}.jpg", photograph),
+        Route("/state", state),
+        Route("/seed", seed),
+    ]
+    return page_app(__package__, _FILES, routes, hosts)
 
 
 def serve(

@@ -1,7 +1,6 @@
 """The page's server: it reads a data set and its photographs, and writes the file of verdicts and nothing else."""
 
 from collections.abc import Callable, Sequence
-from importlib.resources import files
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -9,12 +8,13 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from ...schemas.errors import UserError
 from ...schemas.verdicts import Verdict
 from ...store.verdicts import OvertakenError
+from ..local_page.app import page_app
 from ..local_page.doors import LOOPBACK, Doors, Hosts
 from ..local_page.serving import hosts_of
 from ..local_page.serving import serve as serve_page
 from .reviewer import SHOWN, Reviewer, describe_opinion
 
-_KINDS = {"index.html": "text/html", "review.css": "text/css", "review.js": "text/javascript"}
+_FILES = ("index.html", "review.css", "review.js")
 
 
 class Said(BaseModel):
@@ -32,7 +32,6 @@ class Said(BaseModel):
 
 def make_app(reviewer: Reviewer, hosts: Hosts = LOOPBACK) -> Doors:
     """The ASGI application."""
-    from starlette.applications import Starlette
     from starlette.concurrency import run_in_threadpool
     from starlette.requests import Request
     from starlette.responses import JSONResponse, Response
@@ -83,31 +82,14 @@ def make_app(reviewer: Reviewer, hosts: Hosts = LOOPBACK) -> Doors:
             return JSONResponse({"error": sentence, "said": describe_opinion(overtaken.opinion)}, 409)
         return JSONResponse({"said": describe_opinion(opinion), **reviewer.tally()})
 
-    def page(request: Request) -> Response:
-        name = request.path_params.get("name", "index.html")
-        if name not in _KINDS:
-            return Response("not found", 404)
-        return Response((files(__package__) / "page" / name).read_bytes(), media_type=_KINDS[name])
-
-    def trouble(_request: Request, error: Exception) -> Response:
-        return JSONResponse({"error": str(error)}, 400)
-
-    def surprise(_request: Request, _error: Exception) -> Response:
-        return JSONResponse({"error": "That went wrong: the terminal says how."}, 500)
-
-    app = Starlette(
-        routes=[
-            Route("/", page),
-            Route("/about", about),
-            Route("/image/{place}", image),
-            Route("/photograph/{place}.jpg", photograph),
-            Route("/find", find),
-            Route("/say", say, methods=["POST"]),
-            Route("/{name}", page),
-        ],
-        exception_handlers={UserError: trouble, Exception: surprise},
-    )
-    return Doors(app, hosts)
+    routes = [
+        Route("/about", about),
+        Route("/image/{place}", image),
+        Route("/photograph/{place}.jpg", photograph),
+        Route("/find", find),
+        Route("/say", say, methods=["POST"]),
+    ]
+    return page_app(__package__, _FILES, routes, hosts)
 
 
 def serve(
