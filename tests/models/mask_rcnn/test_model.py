@@ -225,3 +225,17 @@ def test_what_the_head_sees_belongs_to_what_is_found() -> None:
             assert inside[keys > 0].all()
             assert not inside[keys < 0].any()
         assert not ((one.easy != 0) & (one.hard != 0)).any()
+
+
+def test_finding_encodes_what_is_found_and_projects_nothing() -> None:
+    model = contrast_mask().eval()
+    encoded, projected = [], []
+    model.contrast.encoder.register_forward_hook(lambda _, given, __: encoded.append(tuple(given[0].shape)))
+    model.contrast.projector.register_forward_hook(lambda *_: projected.append(1))
+    with torch.inference_mode():
+        found = model.find(images(), SIZES, Limits(5))
+    assert sum(map(len, found)) > 0
+    assert [(shape[0], *shape[2:]) for shape in encoded] == [(sum(map(len, found)), 28, 28)]
+    assert not projected
+    train_losses(model, BATCHES["mixed"])
+    assert projected
