@@ -31,7 +31,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> Scopes:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What needs Ray begins, as it is long; files without a slow test end, so that no process waits long for another."""
+    """What needs Ray begins, as it is long; files of quick tests end, so that no process waits long for another."""
     slow = {item.path for item in items if item.get_closest_marker("slow")}
     items.sort(key=lambda item: ("cluster" not in item.path.parts, item.path not in slow))  # stable
 
