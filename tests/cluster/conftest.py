@@ -40,7 +40,8 @@ ENVIRONMENT = {
     "RAY_health_check_failure_threshold": "3",
     "RAY_health_check_initial_delay_ms": "500",
     "RAY_worker_niceness": "0",  # else whatever runs beside the tests comes first
-    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",
+    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",  # one more process of each group
 }
 
 

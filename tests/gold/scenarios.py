@@ -37,7 +37,7 @@ ENVIRONMENT = {
     "ONEDNN_MAX_CPU_ISA": "SSE41",
     "ATEN_CPU_CAPABILITY": "default",
 }
-STEPS = 20
+STEPS = 10
 
 
 @dataclass(frozen=True)
