@@ -24,7 +24,7 @@ from saliency_prompt.store.run import Run
 from training_runs import small_weights
 
 pytestmark = [pytest.mark.cluster, pytest.mark.slow]
-ONE = Workers(min_workers=1, max_workers=1, gpus_per_worker=0, cpus_per_worker=1, start_timeout=60)
+ONE = Workers(min_workers=1, max_workers=1, gpus_per_worker=0, cpus_per_worker=1, start_timeout=600)
 LONGER = "trainer.max_epochs=2"  # so that there is something left to train once a checkpoint is seen
 
 
