@@ -65,6 +65,10 @@ def root_hash(out: Path) -> str:
     return seal.root_hash
 
 
+def written(out: Path) -> list[Path]:
+    return [path for path in (out / "shards").rglob("*") if path.is_file()]
+
+
 def wait_for(condition: Callable[[], bool], seconds: float = 600) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
@@ -85,8 +89,13 @@ def test_killed_at_random_moments_and_resumed(many_photos: Path, tmp_path: Path,
         assert rounds <= ROUNDS[producer]
         while killed < ROUNDS[producer]:
             program = start(many_photos, out, producer=producer)
-            wait_for(lambda p=program, o=out: (o / "plan").exists() or not p.process.is_alive())
-            time.sleep(chooser.uniform(0, 0.8))
+            most = len(written(out)) + chooser.randint(0, 8)  # of twelve shards' files
+            wait_for(
+                lambda p=program, o=out, n=most: (
+                    ((o / "plan").exists() and len(written(o)) >= n) or not p.process.is_alive()
+                )
+            )
+            time.sleep(chooser.uniform(0, 0.1))
             program.process.kill()
             if program.finish().returncode == 0:
                 break
@@ -96,7 +105,7 @@ def test_killed_at_random_moments_and_resumed(many_photos: Path, tmp_path: Path,
         dataset = Dataset.open(str(out))
         assert verify(dataset).problems == []
         gc(dataset, grace_seconds=0)
-        files = {str(p.relative_to(out)) for p in (out / "shards").rglob("*") if p.is_file()}
+        files = {str(path.relative_to(out)) for path in written(out)}
         named = {
             f"shards/{c.shard_id // 1000:03d}/{c.shard_id:06d}/{c.attempt}/{name}"
             for c in dataset.commits()
@@ -155,9 +164,8 @@ def test_one_signal_finishes_cleanly_and_two_stop_at_once(many_photos: Path, tmp
     assert result.returncode == 130, result.stderr
     assert "run the same command again to resume" in result.stderr
     assert "Traceback" not in result.stderr
-    left = [p for p in (out / "shards").rglob("*") if p.is_file()]
     committed = Dataset.open(str(out)).committed().sum()
-    assert committed >= 1 or not left  # what was begun is finished and committed
+    assert committed >= 1 or not written(out)  # what was begun is finished and committed
 
     program = start(many_photos, tmp_path / "twice", *big, "plan.shard_size=48")
     wait_for((tmp_path / "twice" / "dataset.json").exists)
