@@ -3,8 +3,6 @@
 import os
 import random
 import signal
-import subprocess
-import sys
 import threading
 import time
 from collections import Counter
@@ -13,12 +11,14 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from commands import Program, run
 from saliency_prompt.store.check import gc, verify
 from saliency_prompt.store.dataset import Dataset
 
 SETTINGS = ("decode.short_side=256", "decode.long_side=512", "plan.shard_size=2")
 SALIENCY = ("--weights", "lab-color", "--set", "features.batch_size=2")
 KILLS = ("worker", "node", "driver", "pause")
+ONE_THREAD = {"OMP_NUM_THREADS": "1"}
 NODE = {"num_cpus": 4, "num_gpus": 2, "object_store_memory": 80 << 20}
 
 
@@ -44,8 +44,7 @@ class Chaos:
     def undisturbed(self, out: str) -> float:
         """Run in one process; the seconds it takes."""
         start = time.monotonic()
-        result = subprocess.run(self._command(out), env=_environment(), capture_output=True, text=True, check=False)
-        assert result.returncode == 0, result.stderr
+        run(*self._command(out), env=ONE_THREAD)
         return time.monotonic() - start
 
     def disturbed(self, out: str, seed: int, n_kills: int = 2, spread: float = 4.0) -> int:
@@ -71,7 +70,7 @@ class Chaos:
                     self._replace_node(dice)
                 else:
                     kill_a_worker(dice)
-            if driver.process.wait(180) != 0:
+            if not driver.ended(180) or driver.process.exitcode != 0:
                 raise AssertionError(f"seed {seed}, {plan}:\n{driver.said()}")
         finally:
             driver.close()
@@ -86,20 +85,18 @@ class Chaos:
     def _start(self, out: str) -> "Driver":
         self.starts += 1
         on_ray = ["--ray", self.cluster.address, "--device", "cpu", "--gpus-per-worker", "1", "--cpus-per-worker", "1"]
-        return Driver([*self._command(out), *on_ray, "--min-workers", "2", "--max-workers", "3"])
+        return Driver(Program(*self._command(out), *on_ray, "--min-workers", "2", "--max-workers", "3", env=ONE_THREAD))
 
     def _command(self, out: str) -> list[str]:
-        program = "from saliency_prompt.cli.app import main; main()"
         sets = [part for setting in SETTINGS for part in ("--set", setting)]
-        what = ["generate", self.photos, "--out", out, *self.options, *sets]
-        return [sys.executable, "-c", program, *what]
+        return ["generate", self.photos, "--out", out, *self.options, *sets]
 
 
 class Driver:
     """A driver process; `working` is set once it has a plan, or has ended."""
 
-    def __init__(self, command: list[str]) -> None:
-        self.process = subprocess.Popen(command, env=_environment(), stderr=subprocess.PIPE, text=True)
+    def __init__(self, program: Program) -> None:
+        self.process, self._program = program.process, program
         self.working = threading.Event()
         self._lines: list[str] = []
         self._listener = threading.Thread(target=self._listen, daemon=True)
@@ -108,34 +105,26 @@ class Driver:
     def close(self) -> None:
         """Kill it if it runs, and hear it out."""
         self.process.kill()
-        self.process.wait()
+        self.process.join()
         self._listener.join()
-        assert self.process.stderr is not None
-        self.process.stderr.close()
+        self._program.stdout.close()
 
     def ended(self, seconds: float) -> bool:
         """Whether it ends within some seconds."""
-        try:
-            self.process.wait(seconds)
-        except subprocess.TimeoutExpired:
-            return False
-        return True
+        self.process.join(seconds)
+        return not self.process.is_alive()
 
     def said(self) -> str:
         """Its standard error so far."""
         return "".join(self._lines)
 
     def _listen(self) -> None:
-        assert self.process.stderr is not None
-        for line in self.process.stderr:
-            self._lines.append(line)
-            if line.startswith(("planned", "resuming")):
-                self.working.set()
+        with self._program.stderr as stderr:
+            for line in stderr:
+                self._lines.append(line)
+                if line.startswith(("planned", "resuming")):
+                    self.working.set()
         self.working.set()
-
-
-def _environment() -> dict[str, str]:
-    return {**os.environ, "OMP_NUM_THREADS": "1"}
 
 
 def kill_a_worker(dice: random.Random) -> None:

@@ -1,11 +1,12 @@
 """A program that carries out rounds of FreeSOLO in processes of its own, and kills them.
 
-    python killed_rounds.py WORLD WEIGHTS OUT KILLS SEED
+    python killed_rounds.py WORLD WEIGHTS OUT EVENTS KILLS SEED
 
-It says as JSON what labels an undisturbed run ends in, which ones those did that were killed, and how often they were.
+EVENTS is how many an undisturbed run has. It says as JSON which labels they ended in, and how often they were killed.
 Processes are forked from one that has loaded all but computed nothing: starting a new one takes longer than a round.
 """
 
+import gc
 import json
 import os
 import random
@@ -35,8 +36,8 @@ class Told(Counted):
     planned = committed = event
 
 
-def carry_out(rounds: Rounds, fatal: int | None = None, delay: float = 0.0) -> tuple[int, int]:
-    """Events seen and exit code of a process, which is killed some seconds after the event of number `fatal`."""
+def carry_out(rounds: Rounds, fatal: int | None = None, delay: float = 0.0) -> int:
+    """The exit code of a process, which is killed some seconds after the event of number `fatal`."""
     reading, writing = os.pipe()
     child = os.fork()
     if not child:
@@ -58,37 +59,27 @@ def carry_out(rounds: Rounds, fatal: int | None = None, delay: float = 0.0) -> t
         if seen == fatal:
             time.sleep(delay)
             os.kill(child, signal.SIGKILL)
-    return seen, os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
-def main(world: Path, weights: str, out: Path, kills: int, seed: int) -> None:
+def main(world: Path, weights: str, out: Path, events: int, kills: int, seed: int) -> None:
     """See the file."""
     dice = random.Random(seed)
-
-    def below(name: str) -> Rounds:
-        (out / name).mkdir(parents=True)
-        return rounds_of(world, out / name, weights=weights)
-
-    def ended(rounds: Rounds) -> list[str]:
-        found: list[str] = json.loads((rounds.out / "hashes.json").read_text())
-        return found
-
-    whole = below("whole")
-    events, code = carry_out(whole)
-    assert code == 0, code
+    gc.freeze()  # a collection would copy all that is shared with this process
     killed, found = 0, []
     while killed < kills:
-        rounds = below(f"killed-{len(found)}")
+        (out / f"killed-{len(found)}").mkdir()
+        rounds = rounds_of(world, out / f"killed-{len(found)}", weights=weights)
         while killed < kills:
-            _, code = carry_out(rounds, dice.randint(1, events), dice.random() / 4)
+            code = carry_out(rounds, dice.randint(1, events), dice.random() / 4)
             if code == 0:
                 break
             assert code == -signal.SIGKILL, code
             killed += 1
-        assert carry_out(rounds)[1] == 0
-        found.append(ended(rounds))
-    print(json.dumps({"whole": ended(whole), "killed": killed, "found": found}))
+        assert carry_out(rounds) == 0
+        found.append(json.loads((rounds.out / "hashes.json").read_text()))
+    print(json.dumps({"killed": killed, "found": found}))
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), sys.argv[2], Path(sys.argv[3]), int(sys.argv[4]), int(sys.argv[5]))
+    main(Path(sys.argv[1]), sys.argv[2], Path(sys.argv[3]), *map(int, sys.argv[4:]))

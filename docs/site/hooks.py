@@ -19,9 +19,15 @@ _links: list[tempfile.TemporaryDirectory[str]] = []
 
 
 def on_config(config: MkDocsConfig) -> MkDocsConfig:
-    """Let the package be found under its name: the root of the repository is the package."""
+    """Let the package be found under its name: the root of the repository is the package.
+
+    Only its modules are linked: mkdocstrings looks through all that is below, and follows links.
+    """
     folder = tempfile.TemporaryDirectory()
-    (Path(folder.name) / "saliency_prompt").symlink_to(ROOT)
+    package = Path(folder.name) / "saliency_prompt"
+    package.mkdir()
+    for part in (*ROOT.glob("*.py"), *(inner.parent for inner in ROOT.glob("*/__init__.py"))):
+        (package / part.name).symlink_to(part)
     _links.append(folder)
     sys.path.insert(0, folder.name)
     config.plugins["mkdocstrings"].config.handlers["python"]["paths"] = [folder.name]  # type: ignore[attr-defined]

@@ -24,7 +24,8 @@ from saliency_prompt.store.run import Run
 from training_runs import small_weights
 
 pytestmark = [pytest.mark.cluster, pytest.mark.slow]
-ONE = Workers(min_workers=1, max_workers=1, gpus_per_worker=0, cpus_per_worker=1, start_timeout=60)
+ONE = Workers(min_workers=1, max_workers=1, gpus_per_worker=0, cpus_per_worker=1, start_timeout=600)
+LONGER = "trainer.max_epochs=2"  # so that there is something left to train once a checkpoint is seen
 
 
 @pytest.fixture(scope="module")
@@ -64,19 +65,19 @@ def test_rounds_whose_workers_die_end_in_the_labels_of_one_process(
         return train_on_ray(job, "auto", ONE, Control(report=report))
 
     with RayExecutor("auto", ONE) as executor:
-        rounds = rounds_of(free_world, tmp_path / "ray")
+        rounds = rounds_of(free_world, tmp_path / "ray", LONGER)
         found = list(run_rounds(rounds, train, label_here(labeller, threading.Event(), executor)))
     assert (trainer.killed, labeller.killed) == (1, 1)
     assert len(Run(tmp_path / "ray" / "round-0").read_card().sessions) == 2
     assert len(hashes(found)) == 2
-    assert hashes(found) == hashes(go(rounds_of(free_world, tmp_path / "here")))
+    assert hashes(found) == hashes(go(rounds_of(free_world, tmp_path / "here", LONGER)))
 
 
 def test_the_command_trains_and_labels_in_the_cluster(two_nodes: Any, free_world: Path, tmp_path: Path) -> None:
     command = ["freesolo", str(free_world / "free"), "--preset", "tiny", "--weights", small_weights()]
     command += ["--rounds", "1", "--min-score", "0", "--out", str(tmp_path / "work")]
     command += ["--ray", "auto", "--device", "cpu", "--cpus-per-worker", "1", "--processes", "2"]
-    for one in [*TRAINING, "trainer.max_epochs=1"]:
+    for one in TRAINING:
         command += ["--set", one]
     done = CliRunner().invoke(app, command)
     assert done.exit_code == 0, done.output

@@ -1,4 +1,4 @@
-"""What training and labelling give does not change by accident: losses of twenty steps, and a root hash.
+"""What training and labelling give does not change by accident: losses of ten steps, and a root hash.
 
 Everything runs with instructions that every x86 processor has; Adam amplifies whatever last bits still differ.
 """

@@ -3,14 +3,14 @@
 import os
 import random
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from commands import Program
 from corpus import write_photos
 from saliency_prompt.schemas.registry import PRODUCERS
 from saliency_prompt.store.check import gc, verify
@@ -18,7 +18,6 @@ from saliency_prompt.store.dataset import Dataset
 from toy_detector import write_run
 
 ROUNDS = {"saliency": 12, "detector": 4, "random": 2, "merge": 2, "ncut": 2, "annotate": 2}
-TESTS = Path(__file__).parents[1]
 SUSPENSIONS = 4
 
 
@@ -46,23 +45,17 @@ OPTIONS = {
 TOYS = {"detector": "toy_detector", "annotate": "toy_roles"}  # that stand for models
 
 
-def command(photos: Path, out: Path, *settings: str, producer: str = "saliency") -> list[str]:
+def start(photos: Path, out: Path, *settings: str, producer: str = "saliency") -> Program:
     overrides = ["decode.short_side=256", "decode.long_side=512", "plan.shard_size=4"]
     sets = [part for setting in (*overrides, *settings) for part in ("--set", setting)]
-    program = "from saliency_prompt.cli.app import main; main()"
-    if toy := TOYS.get(producer):
-        program = f"import sys; sys.path.insert(0, {str(TESTS)!r}); import {toy}; {toy}.install()\n{program}"
+    toy = TOYS.get(producer)
     options = [str(photos.parent / "run") if option == "RUN" else option for option in OPTIONS[producer]]
     name = "annotate" if producer == "annotate" else "generate"
-    return [sys.executable, "-c", program, name, str(photos), "--out", str(out), *options, *sets]
+    return Program(name, photos, "--out", out, *options, *sets, first=f"import {toy}; {toy}.install()" if toy else "")
 
 
-def start(*arguments: object, **options: str) -> subprocess.Popen[str]:
-    return subprocess.Popen(command(*arguments, **options), stderr=subprocess.PIPE, text=True)
-
-
-def finish(*arguments: object, **options: str) -> None:
-    result = subprocess.run(command(*arguments, **options), capture_output=True, text=True, check=False)
+def finish(*arguments: Any, **options: str) -> None:
+    result = start(*arguments, **options).finish()
     assert result.returncode == 0, result.stderr
 
 
@@ -70,6 +63,10 @@ def root_hash(out: Path) -> str:
     seal = Dataset.open(str(out)).sealed
     assert seal is not None
     return seal.root_hash
+
+
+def written(out: Path) -> list[Path]:
+    return [path for path in (out / "shards").rglob("*") if path.is_file()]
 
 
 def wait_for(condition: Callable[[], bool], seconds: float = 600) -> None:
@@ -91,12 +88,16 @@ def test_killed_at_random_moments_and_resumed(many_photos: Path, tmp_path: Path,
         rounds += 1
         assert rounds <= ROUNDS[producer]
         while killed < ROUNDS[producer]:
-            process = start(many_photos, out, producer=producer)
-            wait_for(lambda p=process, o=out: (o / "plan").exists() or p.poll() is not None)
-            time.sleep(chooser.uniform(0, 0.8))
-            process.kill()
-            process.communicate()
-            if process.returncode == 0:
+            program = start(many_photos, out, producer=producer)
+            most = len(written(out)) + chooser.randint(0, 8)  # of twelve shards' files
+            wait_for(
+                lambda p=program, o=out, n=most: (
+                    ((o / "plan").exists() and len(written(o)) >= n) or not p.process.is_alive()
+                )
+            )
+            time.sleep(chooser.uniform(0, 0.1))
+            program.process.kill()
+            if program.finish().returncode == 0:
                 break
             killed += 1
         finish(many_photos, out, producer=producer)
@@ -104,7 +105,7 @@ def test_killed_at_random_moments_and_resumed(many_photos: Path, tmp_path: Path,
         dataset = Dataset.open(str(out))
         assert verify(dataset).problems == []
         gc(dataset, grace_seconds=0)
-        files = {str(p.relative_to(out)) for p in (out / "shards").rglob("*") if p.is_file()}
+        files = {str(path.relative_to(out)) for path in written(out)}
         named = {
             f"shards/{c.shard_id // 1000:03d}/{c.shard_id:06d}/{c.attempt}/{name}"
             for c in dataset.commits()
@@ -121,17 +122,17 @@ def test_suspended_at_random_moments_while_gc_runs(many_photos: Path, tmp_path: 
     chooser = random.Random(3)
     for number in range(SUSPENSIONS):
         out = tmp_path / f"out{number}"
-        process = start(many_photos, out)
-        while process.poll() is None:
+        program = start(many_photos, out)
+        while program.process.is_alive():
             time.sleep(chooser.uniform(0, 0.3))
-            process.send_signal(signal.SIGSTOP)
+            program.send(signal.SIGSTOP)
             if (out / "dataset.json").exists():
                 gc(Dataset.open(str(out)), grace_seconds=-60)
-            process.send_signal(signal.SIGCONT)
-        _, errors = process.communicate()
-        assert "Traceback" not in errors
-        if process.returncode:  # it says so, and is run again
-            assert "run the same command again to resume" in errors
+            program.send(signal.SIGCONT)
+        result = program.finish()
+        assert "Traceback" not in result.stderr
+        if result.returncode:  # it says so, and is run again
+            assert "run the same command again to resume" in result.stderr
             finish(many_photos, out)
         assert root_hash(out) == root_hash(tmp_path / "undisturbed")
         assert verify(Dataset.open(str(out))).problems == []
@@ -141,9 +142,9 @@ def test_suspended_at_random_moments_while_gc_runs(many_photos: Path, tmp_path: 
 def test_two_processes_at_once_make_one_data_set(many_photos: Path, tmp_path: Path) -> None:
     finish(many_photos, tmp_path / "alone")
     both = [start(many_photos, tmp_path / "shared") for _ in range(2)]
-    for process in both:
-        _, errors = process.communicate(timeout=1200)
-        assert process.returncode == 0, errors
+    for program in both:
+        result = program.finish()
+        assert result.returncode == 0, result.stderr
     assert root_hash(tmp_path / "shared") == root_hash(tmp_path / "alone")
     dataset = Dataset.open(str(tmp_path / "shared"))
     assert sum(commit.counts.images for commit in dataset.commits()) == 48
@@ -155,27 +156,26 @@ def test_two_processes_at_once_make_one_data_set(many_photos: Path, tmp_path: Pa
 def test_one_signal_finishes_cleanly_and_two_stop_at_once(many_photos: Path, tmp_path: Path, number: int) -> None:
     big = ("decode.short_side=800", "decode.long_side=1333", "plan.shard_size=8")
     out = tmp_path / "out"
-    process = start(many_photos, out, *big)
+    program = start(many_photos, out, *big)
     wait_for((out / "dataset.json").exists)
     time.sleep(0.3)
-    process.send_signal(number)
-    _, errors = process.communicate(timeout=600)
-    assert process.returncode == 130, errors
-    assert "run the same command again to resume" in errors
-    assert "Traceback" not in errors
-    left = [p for p in (out / "shards").rglob("*") if p.is_file()]
+    program.send(number)
+    result = program.finish()
+    assert result.returncode == 130, result.stderr
+    assert "run the same command again to resume" in result.stderr
+    assert "Traceback" not in result.stderr
     committed = Dataset.open(str(out)).committed().sum()
-    assert committed >= 1 or not left  # what was begun is finished and committed
+    assert committed >= 1 or not written(out)  # what was begun is finished and committed
 
-    process = start(many_photos, tmp_path / "twice", *big, "plan.shard_size=48")
+    program = start(many_photos, tmp_path / "twice", *big, "plan.shard_size=48")
     wait_for((tmp_path / "twice" / "dataset.json").exists)
     time.sleep(0.5)
-    process.send_signal(number)
+    program.send(number)
     time.sleep(0.3)
     begun = time.monotonic()
-    process.send_signal(number)
-    _, errors = process.communicate(timeout=600)
-    assert process.returncode == 130, errors
+    program.send(number)
+    result = program.finish()
+    assert result.returncode == 130, result.stderr
     assert time.monotonic() - begun < 5
-    assert "Traceback" not in errors
+    assert "Traceback" not in result.stderr
     assert os.path.exists(tmp_path / "twice" / "dataset.json")

@@ -84,7 +84,7 @@ def test_cut_at_every_boundary_it_ends_in_the_same_labels(
     """Before and after each run, after each of its reports, at the plan and after each shard of the labels."""
     wanted, events = hashes(whole[0]), whole[1]
     assert events >= 16
-    for fatal in range(2, events + 1, 5):
+    for fatal in range(3, events + 1, 5):  # in the middle of training, before the seal, at a plan
         out = tmp_path / f"cut-{fatal}"
         rounds = rounds_of(world, out)
         with pytest.raises(CutError):
@@ -98,13 +98,12 @@ def test_killed_at_random_moments_it_ends_in_the_same_labels(
 ) -> None:
     """By the system, anywhere: while a checkpoint or a shard is written, between rounds, again and again."""
     program = [sys.executable, str(TESTS / "killed_rounds.py")]
-    arguments = [str(world), small_weights(), str(tmp_path), str(KILLS), "5"]
+    arguments = [str(world), small_weights(), str(tmp_path), str(whole[1]), str(KILLS), "5"]
     done = subprocess.run([*program, *arguments], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     said = json.loads(done.stdout.splitlines()[-1])
     assert said["killed"] == KILLS
-    assert said["whole"] == hashes(whole[0])
-    assert all(found == said["whole"] for found in said["found"])
+    assert all(found == hashes(whole[0]) for found in said["found"])
 
 
 def test_a_whole_run_is_found_again(world: Path, whole: tuple[list[Round], int]) -> None:
@@ -116,7 +115,7 @@ def test_other_targets_of_the_embedding(world: Path, tmp_path: Path, source: str
     assert len(hashes(go(rounds_of(world, tmp_path, f"weak.round1_embedding={source}")))) == 2
     curves = (tmp_path / "round-1" / "curves.jsonl").read_text().splitlines()
     losses = [line["loss_embedding"] for line in map(json.loads, curves) if "loss_embedding" in line]
-    assert len(losses) >= 4
+    assert len(losses) == 2
     assert [one > 0 for one in losses] == [source == "predicted"] * len(losses)
 
 
@@ -141,7 +140,7 @@ def test_labels_without_the_vectors_that_are_asked_for(world: Path, tmp_path: Pa
 def test_a_run_of_another_model_and_labels_that_are_not_sealed(world: Path, tmp_path: Path) -> None:
     train(
         tmp_path / "round-1",
-        [*TRAINING[:9], "trainer.max_epochs=1"],
+        TRAINING[:9],
         model="solov2",
         images=world / "photos",
         gt=world / "gt.json",
@@ -211,7 +210,7 @@ def tuned(world: Path, whole: tuple[list[Round], int], tmp_path_factory: pytest.
     out = tmp_path_factory.mktemp("tuned") / "run"
     train(
         out,
-        [*TRAINING[:9]],
+        TRAINING[:9],
         model="solov2",
         start=world / "whole" / "round-1",
         images=world / "photos",
