@@ -158,7 +158,10 @@ def test_drift_is_found_where_it_is(world: Any, photos: Path, tmp_path: Path) ->
     arguments = [dataset.url, "--out", str(tmp_path / "golden")]
     assert runner.invoke(app, ["report", *arguments]).exit_code == 0
     check = ["--out", str(tmp_path / "now"), "--golden", str(tmp_path / "golden/report.json")]
-    assert runner.invoke(app, ["report", dataset.url, *check]).exit_code == 0
+    same = runner.invoke(app, ["report", dataset.url, *check])
+    assert same.exit_code == 0
+    assert "too few values for a bound of 0.1" in same.stderr
+    assert "too few" not in runner.invoke(app, ["report", dataset.url, *check, "--bound", "0.9"]).stderr
     moved = runner.invoke(app, ["report", other.url, *check])
     assert moved.exit_code == 1
     assert "MOVED Masks per image" in moved.output
