@@ -3,6 +3,7 @@
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -23,6 +24,7 @@ class LoadedBackbone:
 
     `weights` is the name or file as given; `weights_sha256` is the digest of the file, of the parameters
     (`random`), or of the version of features without weights. `own_colours`: its file states another mean or std.
+    `padding` is the one registered for it, if there is any.
     """
 
     module: Backbone
@@ -31,6 +33,13 @@ class LoadedBackbone:
     weights_sha256: str
     stride_in_1x1: bool = False
     own_colours: bool = False
+    padding: Literal["replicate"] | None = None
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What it decides where a configuration says `auto`."""
+        found = {"arch": self.arch, "precision": self.module.precision, "padding": self.padding}
+        return {name: value for name, value in found.items() if value is not None}
 
 
 def load_backbone(
@@ -83,7 +92,15 @@ def load_backbone(
         digest = hashlib.sha256(module.version.encode()).hexdigest()
     else:
         digest = _parameters_sha256(module)
-    return LoadedBackbone(module.eval().requires_grad_(False), found, weights, digest, stride_in_1x1, own_colours)
+    return LoadedBackbone(
+        module.eval().requires_grad_(False),
+        found,
+        weights,
+        digest,
+        stride_in_1x1,
+        own_colours,
+        None if entry is None else entry.padding,
+    )
 
 
 def _scaled(values: Triple | None) -> Triple | None:

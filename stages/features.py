@@ -26,6 +26,8 @@ class FeatureExtractor(PixelInput):
         assert config.precision != "auto"
         require_level(backbone, config.level)
         module = backbone.module.folded()
+        if config.padding == "replicate":
+            module.replicate_edges()
         super().__init__(module.mean, module.std, device, DTYPES[config.precision])
         self.level = config.level
         self.stride = module.strides[config.level]
@@ -69,8 +71,7 @@ class LoadedFeatures:
     @property
     def facts(self) -> dict[str, Any]:
         """What they decide where a configuration says `auto`."""
-        precision = self.backbone.module.precision
-        return {"arch": self.backbone.arch} | ({} if precision is None else {"precision": precision})
+        return self.backbone.facts
 
     def admit(self, level: str) -> Callable[[DecodedImage], Shape]:
         """Every image with two feature cells on each side, at its own size."""

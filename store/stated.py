@@ -31,7 +31,7 @@ def read_stated(path: Path) -> Stated:
         return Stated()
     from safetensors import safe_open
 
-    with safe_open(path, framework="numpy") as opened:  # type: ignore[no-untyped-call]
+    with safe_open(path, framework="numpy") as opened:
         said: Mapping[str, str] = opened.metadata() or {}
     stride = said.get("stride_in_1x1")
     if stride not in (None, "true", "false"):

@@ -50,6 +50,12 @@ class FeaturesConfig(Section):
         False,
         description="True for caffe-style weights, whose stride sits on the 1x1 convolution of each block.",
     )
+    padding: Literal["auto", "zeros", "replicate"] = Field(
+        "auto",
+        description="What convolutions see beyond the image: zeros, as they were trained, or its edge again, for weights "
+        "with which zeros show as masks along the border; auto takes what is registered for them, else zeros.",
+        json_schema_extra=since("0.2") | auto("padding"),
+    )
     level: Level = Field(
         "c5", description="Feature map the seeds live on: strides 8, 16 and 32; c5 is the only one of a ViT."
     )
