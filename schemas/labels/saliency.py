@@ -52,8 +52,8 @@ class FeaturesConfig(Section):
     )
     padding: Literal["auto", "zeros", "replicate"] = Field(
         "auto",
-        description="What convolutions see beyond the image: zeros, as in training, or its edge again, where zeros would "
-        "show as masks along the border; auto takes what is registered for the weights, else zeros.",
+        description="What convolutions see beyond the image: zeros, as in training, or its edge again, where zeros "
+        "would show as masks along the border; auto takes what is registered for the weights, else zeros.",
         json_schema_extra=since("0.2") | auto("padding"),
     )
     level: Level = Field(
