@@ -3,7 +3,7 @@
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -24,7 +24,7 @@ class LoadedBackbone:
 
     `weights` is the name or file as given; `weights_sha256` is the digest of the file, of the parameters
     (`random`), or of the version of features without weights. `own_colours`: its file states another mean or std.
-    `padding` is the one registered for it, if there is any.
+    `max_rim` is the filter registered for it, if there is one.
     """
 
     module: Backbone
@@ -33,12 +33,12 @@ class LoadedBackbone:
     weights_sha256: str
     stride_in_1x1: bool = False
     own_colours: bool = False
-    padding: Literal["replicate"] | None = None
+    max_rim: float | None = None
 
     @property
     def facts(self) -> dict[str, Any]:
         """What it decides where a configuration says `auto`."""
-        found = {"arch": self.arch, "precision": self.module.precision, "padding": self.padding}
+        found = {"arch": self.arch, "precision": self.module.precision, "max_rim": self.max_rim}
         return {name: value for name, value in found.items() if value is not None}
 
 
@@ -99,7 +99,7 @@ def load_backbone(
         digest,
         stride_in_1x1,
         own_colours,
-        None if entry is None else entry.padding,
+        None if entry is None else entry.max_rim,
     )
 
 

@@ -26,8 +26,6 @@ class FeatureExtractor(PixelInput):
         assert config.precision != "auto"
         require_level(backbone, config.level)
         module = backbone.module.folded()
-        if config.padding == "replicate":
-            module.replicate_edges()
         super().__init__(module.mean, module.std, device, DTYPES[config.precision])
         self.level = config.level
         self.stride = module.strides[config.level]

@@ -58,12 +58,6 @@ class Backbone(nn.Module):
             return images_B3HW
         return F.interpolate(images_B3HW, size, mode="bilinear", align_corners=False)
 
-    def replicate_edges(self) -> None:
-        """Let every convolution see the edge of its input again beyond it, in place of zeros."""
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d):
-                module.padding_mode = "replicate"
-
     def folded(self) -> Self:
         """A copy for inference, in eval mode, with everything merged that then need not be computed apart."""
         return copy.deepcopy(self).eval()

@@ -3,16 +3,13 @@ from pathlib import Path
 
 import pytest
 import torch
-import torch.nn.functional as F
 from safetensors.torch import save_file
 
 from saliency_prompt.models.backbones.registry import build_backbone
 from saliency_prompt.pipeline.training.beginning import load_weights
 from saliency_prompt.schemas.errors import UserError
-from saliency_prompt.schemas.labels.saliency import FeaturesConfig
 from saliency_prompt.schemas.training.registry import load_training_config
 from saliency_prompt.stages.backbone import load_backbone
-from saliency_prompt.stages.features import FeatureExtractor
 from saliency_prompt.store.weights import WEIGHTS, WeightsEntry
 
 REAL = Path(__file__).resolve().parents[3] / "shared/weights/resnet50_in1k_stride1x1.safetensors"
@@ -124,17 +121,6 @@ def test_no_model_is_trained_from_weights_with_colours_of_their_own(tmp_path):
     assert load_weights(stating(tmp_path, stride_in_1x1="true", **imagenet), config).stride_in_1x1
 
 
-def test_the_shipped_backbone_sees_the_edge_again_beyond_the_border_and_others_see_zeros():
+def test_a_filter_is_registered_for_the_shipped_backbone_alone():
     shipped, random = load_backbone("densecl-r18-mini"), load_backbone("random", arch="resnet18")
-    assert (shipped.facts["padding"], "padding" in random.facts) == ("replicate", False)
-    plain = torch.full((1, 40, 40, 3), 90, dtype=torch.uint8)
-    grey = torch.cat([plain] * 8, 1).repeat(1, 1, 8, 1)
-    spread = {}
-    for padding in ("auto", "zeros", "replicate"):  # auto is zeros where nothing resolved it, as in old data sets
-        config = FeaturesConfig(padding=padding, precision="fp32", weights="densecl-r18-mini")
-        features = FeatureExtractor(shipped, config, torch.device("cpu"))(grey)
-        cosines = F.cosine_similarity(features, features[:, :, 5:6, 5:6])
-        spread[padding] = float(cosines.max() - cosines.min())
-    assert spread["replicate"] < 1e-4  # one colour looks the same everywhere
-    assert spread["auto"] == spread["zeros"] > 0.05
-    assert all(m.padding_mode == "zeros" for m in shipped.module.modules() if isinstance(m, torch.nn.Conv2d))
+    assert (shipped.facts["max_rim"], "max_rim" in random.facts) == (0.8, False)
