@@ -113,7 +113,7 @@ def run_arm(setting: Setting, name: str, seed: int) -> str:
         config = load_pretraining_config("knet", "tiny", overrides=[*common, *MASKS, *epochs])
         inputs = Inputs(dataset=str(work / "dataset"), weights=setting.weights)
         out = work / f"pretrain-{seed}"
-        TrainingJob("saliency-prompt", config, inputs, out, resume=True).run(Place(CPU), Control())
+        TrainingJob("saliency-prompt", config, inputs, out).run(Place(CPU), Control())
         begin = {"start": str(out)}
     epochs = [
         f"trainer.max_epochs={setting.finetune_epochs}",
@@ -122,7 +122,7 @@ def run_arm(setting: Setting, name: str, seed: int) -> str:
     tuning = load_training_config("knet", "tiny", overrides=[*common, *epochs])
     gt, val = str(Path(setting.work) / "train.json"), str(Path(setting.work) / "val.json")
     inputs = Inputs(images=setting.images, gt=gt, val_images=setting.images, val_gt=val, **begin)
-    TrainingJob("supervised", tuning, inputs, work / f"finetune-{seed}", resume=True).run(Place(CPU), Control())
+    TrainingJob("supervised", tuning, inputs, work / f"finetune-{seed}").run(Place(CPU), Control())
     return name
 
 

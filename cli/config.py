@@ -6,11 +6,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 import yaml
 
+from ..schemas.configurations import configurations
 from ..schemas.errors import UserError
-from ..schemas.registry import PRODUCERS, find_producer, load_label_config
-from ..schemas.training.densecl import DenseCLConfig, load_densecl_config
-from ..schemas.training.registry import MODELS, find_model, load_pretraining_config, load_training_config
-from ..schemas.training.unilseg import UniLSegTraining, load_unilseg_config
+from ..schemas.registry import PRODUCERS, load_label_config
+from ..schemas.training.densecl import load_densecl_config
+from ..schemas.training.registry import MODELS, load_pretraining_config, load_training_config
+from ..schemas.training.unilseg import load_unilseg_config
 from .options import ConfigFile, Overrides
 
 if TYPE_CHECKING:
@@ -64,17 +65,13 @@ def _load(what: str, preset: str | None, file: str | None, overrides: list[str],
 
 def _class_of(what: str, pretrain: bool) -> "type[Section]":
     _check(what, pretrain)
-    if what in PRODUCERS:
-        return find_producer(what).config
-    if what == "unilseg":
-        return UniLSegTraining
-    if what == "densecl":
-        return DenseCLConfig
-    return type(load_pretraining_config(what)) if pretrain else find_model(what).training
+    if pretrain:
+        return type(load_pretraining_config(what))
+    return next(one.model for one in configurations() if one.shown == what)
 
 
 def _check(what: str, pretrain: bool) -> None:
-    known = [*PRODUCERS, *MODELS, "unilseg", "densecl"]
+    known = [one.shown for one in configurations() if " " not in one.shown]
     if what not in known:
         raise UserError(f"There is no configuration of {what!r}: take one of {', '.join(known)}.")
     if pretrain and what not in MODELS:

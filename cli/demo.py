@@ -24,8 +24,8 @@ def demo(
 ) -> None:
     """Label five photographs that ship with scikit-image, and draw what was found.
 
-    By merging features of DINOv2 where the extra dinov2 is installed, else by saliency of colour and texture. With
-    --weights, by saliency of these.
+    By merging features of DINOv2, six masks each, where the extra dinov2 is installed; else by saliency of colour and
+    texture. With --weights, by saliency of these.
     """
     from ..pipeline.demo import write_photographs
     from ..pipeline.generate import Job, generate
@@ -33,14 +33,17 @@ def demo(
     from ..pipeline.show import draw_dataset
     from ..pipeline.sources import open_source
     from ..stages.device import resolve_device
+    from ..stages.overlay import PLAIN, Style
 
     folder = Path(out)
     photographs = write_photographs(folder / "photos")
     for name in ("dataset", "overlays"):
         shutil.rmtree(folder / name, ignore_errors=True)
     console = plain_console()
+    style = PLAIN
     if weights is None and obtainable(WEIGHTS[MODERN]):
-        settings = load_label_config("merge", overrides=["merge.max_masks=12"])  # what an eye can tell apart
+        settings = load_label_config("merge", overrides=["merge.max_masks=6"])  # what an eye can tell apart
+        style = Style(labels=0)  # its scores are an order alone
     else:
         settings = load_label_config("saliency", overrides=[f"features.weights={weights or 'lab-color'!r}"])
     start = time.perf_counter()
@@ -49,7 +52,7 @@ def demo(
         dataset, report = generate(open_source(str(photographs)), job, display, threading.Event())
     seconds = time.perf_counter() - start
     assert report.seal is not None
-    drawn = draw_dataset(dataset, str(folder / "overlays"), limit=5)
+    drawn = draw_dataset(dataset, str(folder / "overlays"), limit=5, style=style)
     table = Table("images", "masks", "seconds")
     table.add_row(str(report.seal.counts.images), str(report.seal.counts.masks), f"{seconds:.1f}")
     console.print(table)

@@ -51,6 +51,7 @@ def train(
 
     The loss rises while the queue of negatives fills with real keys: that is normal.
     """
+    del resume
     options = {"model.arch": arch, "optim.epochs": epochs, "optim.batch_size": batch_size}
     overrides = [*(set_ or []), *(f"{key}={value}" for key, value in options.items() if value is not None)]
     settings = load_densecl_config(preset, config, overrides)
@@ -60,7 +61,7 @@ def train(
 
     from ..pipeline.training.job import Inputs, TrainingJob
 
-    job = TrainingJob("densecl", settings, Inputs(photos=photos, root=root), out, resume)
+    job = TrainingJob("densecl", settings, Inputs(photos=photos, root=root), out)
     following = f"`saliency-prompt densecl export {out} backbone.safetensors` writes the backbone"
     run_job(job, device, processes, ray, cpus_per_worker, max_steps, lambda _: following)
 

@@ -40,7 +40,7 @@ def explore(
     """
     from itertools import islice
 
-    from ..pipeline.explore.explorer import Explorer
+    from ..pipeline.explore.explorer import Explorer, describe_overrides
     from ..pipeline.explore.server import serve
     from ..pipeline.plan import resolve_config
     from ..pipeline.sources import open_source
@@ -69,10 +69,11 @@ def explore(
         if dataset.card.producer != "saliency":
             raise UserError(f"{photos} was labelled by {dataset.card.producer}, and explore shows what saliency sees.")
         settings = parse_config(dataset.card.config)
-        command = f"saliency-prompt generate {shlex.quote(dataset.card.source)} --out OTHER"
         if weights is not None:
             features = settings.features.model_copy(update={"weights": weights})
             settings = settings.model_copy(update={"features": features})
+        command = f"saliency-prompt generate {shlex.quote(dataset.card.source)} --out OTHER"
+        command += "".join(f" --set {shlex.quote(one)}" for one in describe_overrides(load_config(), settings))
     loaded = load_saliency(settings)
     explorer = Explorer(refs, resolve_config(settings, loaded.facts, where, source), loaded, where)
     explorer.analyse(0, explorer.config)  # warm, and trouble is told here

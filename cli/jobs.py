@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from ..stages.training.fit import Outcome
 
 Out = Annotated[Path, typer.Option(help="Folder of the run: card, checkpoints, curves, list of skipped photographs.")]
-Resume = Annotated[bool, typer.Option("--resume", help="Go on with the run in --out.")]
+Resume = Annotated[bool, typer.Option("--resume", hidden=True, help="Not needed: the same command goes on.")]
 Processes = Annotated[
     int, typer.Option(min=1, help="Processes that train together: one per GPU (CPU workers with --device cpu).")
 ]
@@ -60,7 +60,7 @@ def run_job(
     if outcome.skipped:
         console.print(f"{outcome.skipped:,} photographs were skipped: see {job.out / 'skipped.jsonl'}")
     if not outcome.finished:
-        console.print(f"stopped at step {outcome.step:,}: run the same command with --resume to go on")
+        console.print(f"stopped at step {outcome.step:,}: run the same command again to go on")
         raise typer.Exit(exits.INTERRUPTED if stop.is_set() else exits.DONE)
     for name, value in outcome.values.items():
         typer.echo(f"{name} {value:.2f}")

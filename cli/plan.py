@@ -92,5 +92,8 @@ def print_estimate(console: Console, out: str, plan: "Estimate") -> None:
     console.print(f"  {plan.config.words}, batches of {plan.config.batch_size}")
     console.print(f"  about {plan.bytes_in / 1e6:,.1f} MB to read and {plan.bytes_out / 1e6:,.1f} MB to write")
     console.print(f"  about {duration(plan.seconds)} on this machine (calibrated on {plan.sampled} images)")
+    if plan.rotated_in_sample:
+        done = "are turned" if plan.config.decode.exif == "apply" else "are left lying"
+        console.print(f"  {plan.rotated_in_sample} of these {plan.sampled} images {done}: their EXIF says rotated")
     if plan.quarantined_in_sample:
         console.print(f"  {plan.quarantined_in_sample} of these {plan.sampled} images cannot be used as they are")

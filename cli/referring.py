@@ -21,7 +21,6 @@ def train_unilseg(
     settings: tuple[str | None, str | None, list[str]],
     place: tuple[str, int, str | None, int],
     *,
-    resume: bool,
     max_steps: int | None,
     show_config: bool,
 ) -> None:
@@ -43,7 +42,7 @@ def train_unilseg(
     inputs = Inputs(
         dataset=dataset, images=images, gt=refer, val_images=val[0], val_gt=val[1], weights=weights, start=start
     )
-    job = TrainingJob("unilseg", config, inputs, out, resume)
+    job = TrainingJob("unilseg", config, inputs, out)
     device, processes, ray, cpus = place
     words = f"saliency-prompt predict {out} PHOTOS --text 'all dogs' --out answers"
     run_job(job, device, processes, ray, cpus, max_steps, lambda _: words)

@@ -44,6 +44,12 @@ def report(
     found = drift(written.data, before, bound)
     for one in found:
         typer.echo(f"{'MOVED' if one.moved else 'ok   '} {one.name}: {one.distance:.3f} (at most {one.bound:.3f})")
+    if few := [one.name for one in found if one.few]:
+        typer.echo(
+            f"warning: {len(few)} distributions have too few values for a bound of {bound:g}, and were allowed what "
+            f"chance explains ({', '.join(few)}): compare larger data sets",
+            err=True,
+        )
     if any(one.moved for one in found):
         raise typer.Exit(exits.FOUND_WORSE)
 

@@ -72,6 +72,7 @@ def train(
 
     solov2-panoptic learns things and stuff (--panoptic-gt), solov2-matting alphas (--mattes, from a run of solov2).
     """
+    del resume
     if model == "unilseg":
         if gt is not None:
             raise UserError("unilseg trains on texts: give its references as --refer, not --gt.")
@@ -85,7 +86,6 @@ def train(
             start,
             (preset, config, set_ or []),
             (device, processes, ray, cpus_per_worker),
-            resume=resume,
             max_steps=max_steps,
             show_config=show_config,
         )
@@ -118,7 +118,7 @@ def train(
         percent=fraction,
         indices=_indices(subset, fraction),
     )
-    job = TrainingJob(find_model(model).recipe, settings, inputs, out, resume)
+    job = TrainingJob(find_model(model).recipe, settings, inputs, out)
     run_job(job, device, processes, ray, cpus_per_worker, max_steps, lambda _: _use(out))
 
 
@@ -141,6 +141,7 @@ def pretrain(
     show_config: ShowConfig = False,
 ) -> None:
     """Saliency Prompt pre-training of a query-based model on a data set of pseudo-labels."""
+    del resume
     chosen = [] if assigner is None else [f"prompt.assigner={assigner}"]
     settings = load_pretraining_config(model, preset, config, [*(set_ or []), *chosen])
     if show_config:
@@ -149,7 +150,7 @@ def pretrain(
     from ..pipeline.training.job import Inputs, TrainingJob
 
     inputs = Inputs(dataset=dataset, images=images, weights=weights)
-    job = TrainingJob("saliency-prompt", settings, inputs, out, resume)
+    job = TrainingJob("saliency-prompt", settings, inputs, out)
     following = f"saliency-prompt finetune {out} --images ... --gt ... --out ..."
     run_job(job, device, processes, ray, cpus_per_worker, max_steps, lambda _: following)
 
@@ -180,6 +181,7 @@ def finetune(
 
     Layers that depend on the classes begin anew; `transfer.json` in the new run lists what came over and what did not.
     """
+    del resume
     check_validation(val_images, val_gt)
     start = Path(run).is_dir()
     if start:
@@ -208,7 +210,7 @@ def finetune(
         mask_percent=mask_fraction,
         mask_per_image=mask_per_image,
     )
-    job = TrainingJob("supervised", settings, inputs, out, resume)
+    job = TrainingJob("supervised", settings, inputs, out)
 
     def words(_: object) -> str:
         if start:

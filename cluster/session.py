@@ -2,15 +2,18 @@
 
 import os
 import socket
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 from ..schemas.cluster import Workers
 from ..schemas.errors import UserError
 
 REACH_SECONDS = 5.0  # for a connection to the address that was given
+PROCESSES = Path("/proc")
 OBJECT_STORE_BYTES = 256 << 20  # only descriptors and summaries go through it
 
 # No report to anyone, and no metadata server asked.
@@ -94,7 +97,9 @@ def _connect(ray: Any, address: str, workers: Workers) -> None:
 
 
 def refuse_unreachable(address: str) -> None:
-    """Raise UserError at once if nobody listens at HOST:PORT: Ray itself would try for minutes."""
+    """Raise UserError at once if nobody listens at HOST:PORT, or at what `auto` means: Ray would try for minutes."""
+    if address == "auto":
+        address = _meant_by_auto()
     host, colon, port = address.rpartition(":")
     if not colon or not port.isdecimal():
         return
@@ -106,6 +111,22 @@ def refuse_unreachable(address: str) -> None:
             f"Nobody answers at {address} ({reason}): start a cluster there with `ray start --head`, give its address, "
             "or take --ray local."
         ) from None
+
+
+def _meant_by_auto() -> str:
+    """Where Ray looks: at RAY_ADDRESS, at a head on this machine, at what the last `ray start` here left in a file."""
+    if named := os.environ.get("RAY_ADDRESS"):
+        return named
+    if any(_first_line(path) == "gcs_server" for path in PROCESSES.glob("[0-9]*/comm")):
+        return "auto"
+    return _first_line(Path(os.environ.get("RAY_TMPDIR") or tempfile.gettempdir(), "ray", "ray_current_cluster"))
+
+
+def _first_line(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8").partition("\n")[0]
+    except (OSError, UnicodeDecodeError):
+        return ""
 
 
 def _explain(error: Exception, address: str) -> str:

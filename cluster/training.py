@@ -9,7 +9,7 @@ import os
 import shutil
 import socket
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from threading import Event
 from typing import Any
@@ -20,7 +20,6 @@ from ..schemas.cluster import Workers
 from ..schemas.errors import UserError
 from ..stages.training.callbacks.curves import Progress
 from ..stages.training.fit import Control, Outcome, Place
-from ..store.run import Run
 from .session import check_versions, load_ray, session, versions
 
 MAX_LOSSES = 5  # in a row without a step forward
@@ -49,8 +48,6 @@ def train_on_ray(job: TrainingJob, address: str, workers: Workers, control: Cont
     between. Raises the UserError of any process.
     """
     job = job.absolute()
-    Run(job.out).check_new(resume=job.resume)
-    job = replace(job, resume=True)
     job.out.mkdir(parents=True, exist_ok=True)
     losses = 0
     with session(address, workers):
@@ -63,7 +60,7 @@ def train_on_ray(job: TrainingJob, address: str, workers: Workers, control: Cont
                 if losses >= MAX_LOSSES or control.stop.is_set():
                     raise UserError(
                         f"The training processes died {losses} times in a row ({error}): see Ray's logs, and run the "
-                        "same command with --resume."
+                        "same command again."
                     ) from None
                 log.warning("the training group was lost (%s): starting it again from the last checkpoint", error)
 

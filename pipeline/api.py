@@ -94,10 +94,11 @@ def train(
     settings: Sequence[str] = (),
     device: str = "auto",
     max_steps: int | None = None,
-    resume: bool = False,
     report: Callable[[Any], None] = lambda _: None,
 ) -> Any:
     """Train a model into the folder `out`: on `images` with `gt`, or on the pseudo-labels of `dataset`.
+
+    A run that was stopped goes on; one that is done is not trained again.
 
     solov2-panoptic learns from `images` with `panoptic_gt`, a COCO panoptic json whose PNGs lie in a folder of its
     name; solov2-matting from `images` with `mattes`, a folder of alphas, and begins at a run of solov2.
@@ -131,7 +132,7 @@ def train(
         start=_text(start),
     )
     recipe = "saliency-prompt" if prompts else find_model(model).recipe
-    job = TrainingJob(recipe, load(model, preset, None, settings), inputs, Path(out), resume)
+    job = TrainingJob(recipe, load(model, preset, None, settings), inputs, Path(out))
     return job.run(Place(resolve_device(device)), Control(report=report, max_steps=max_steps))
 
 

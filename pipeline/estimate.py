@@ -24,7 +24,10 @@ START_SECONDS = 60.0  # of a worker on a warm node: its process, the weights, th
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """A plan in numbers: bytes in and out, and seconds on this machine; by calibration on `sampled` images."""
+    """A plan in numbers: bytes in and out, and seconds on this machine; by calibration on `sampled` images.
+
+    `rotated_in_sample` of these have an EXIF block that says to turn them.
+    """
 
     n_images: int
     n_shards: int
@@ -35,6 +38,7 @@ class Estimate:
     sampled: int
     quarantined_in_sample: int
     config: LabelConfig
+    rotated_in_sample: int = 0
 
 
 def estimate(source: Source, config: LabelConfig, loaded: Loaded, device: torch.device) -> Estimate:
@@ -62,6 +66,7 @@ def estimate(source: Source, config: LabelConfig, loaded: Loaded, device: torch.
         sampled=len(timed),
         quarantined_in_sample=sum(record.status == "quarantined" for record in records),
         config=resolved,
+        rotated_in_sample=sum(record.exif_orientation > 1 for record in records),
     )
 
 

@@ -3,16 +3,19 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, TypeAlias
 
 from ..schemas.labels.base import LabelConfig
 from ..schemas.registry import producer_of
 from ..stages.producers.contract import Loaded
-from ..stages.producers.detector import TrainedDetector
 from ..stages.producers.registry import LOADERS
-from ..stages.referring.answer import NamedSpeaker
 from .process import without_helpers
 
-TrainedModel = TrainedDetector | NamedSpeaker
+if TYPE_CHECKING:  # which import torchvision: seconds, that a run without a trained model need not spend
+    from ..stages.producers.detector import TrainedDetector
+    from ..stages.referring.answer import NamedSpeaker
+
+TrainedModel: TypeAlias = "TrainedDetector | NamedSpeaker"
 
 
 def open_run(folder: Path) -> TrainedModel:
@@ -40,5 +43,5 @@ class Labeller:
         with without_helpers():
             return LOADERS[producer_of(self.config)](self.config, self._trained)
 
-    def _trained(self) -> TrainedModel | None:
+    def _trained(self) -> "TrainedModel | None":
         return None if self.run is None else self.open_run(Path(self.run))

@@ -66,7 +66,7 @@ class Rounds:
             val_images=self.val_images,
             val_gt=self.val_gt,
         )
-        return TrainingJob("freesolo", self.training, inputs, self.run_folder(number), resume=True)
+        return TrainingJob("freesolo", self.training, inputs, self.run_folder(number))
 
     def label_job(self, number: int) -> tuple[Job, ParentPhotos]:
         """Of one round: the photographs that it was trained on."""

@@ -12,7 +12,6 @@ import numpy.typing as npt
 import pyarrow as pa
 from pydantic import ValidationError
 
-from ..models.backbones.registry import strides_of
 from ..schemas.errors import UserError
 from ..schemas.labels.base import DecodeConfig
 from ..schemas.labels.saliency import Config
@@ -21,7 +20,6 @@ from ..schemas.records import ImageRef
 from ..stages.coverage import Coverage
 from ..stages.decode import decode_image
 from ..stages.overlay import PLAIN, Style, draw_overlay
-from ..stages.producers.saliency.saliency import seed_layout
 from ..stages.read import BadImage, read_image_bytes
 from ..store.check_rows import boxes_of
 from ..store.damage import DamageError
@@ -107,6 +105,9 @@ def seed_points(masks: pa.Table, row: Mapping[str, Any], config: Config | None) 
     """
     if config is None or not {"seed_scale", "seed_y", "seed_x"} <= set(masks.column_names):
         return None
+    from ..models.backbones.registry import strides_of
+    from ..stages.producers.saliency.saliency import seed_layout
+
     stride = strides_of(config.features.arch)[config.features.level]
     grid_h, grid_w = math.ceil(row["resized_height"] / stride), math.ceil(row["resized_width"] / stride)
     layout = seed_layout(grid_h, grid_w, config.saliency)

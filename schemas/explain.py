@@ -78,8 +78,7 @@ def _sentence(found: "ErrorDetails", model: type[BaseModel], places: Places, sho
     given = _place(key, places)
     start: Callable[[str], str] = (lambda words: f"{given}: {words}") if given else _capital
     if found["type"] == "extra_forbidden":
-        nearest = _nearest_key(key, model)
-        return start(f"there is no config key {key!r}: did you mean {nearest!r}? (`{shown_by}` lists all.)")
+        return start(f"there is no config key {key!r}: {_meant(key, found['input'], model)} (`{shown_by}` lists all.)")
     if found["type"] == "missing":
         return start(f"{key} is missing: give it{_unit(key, model)}.")
     if found["type"] == "value_error":
@@ -103,11 +102,24 @@ def _place(key: str, places: Places) -> str | None:
     return next((place for inner, place in places.items() if inner.startswith(f"{key}.")), None) if key else None
 
 
+def _meant(place: str, value: object, model: type[BaseModel]) -> str:
+    """What a key that is not there may have been meant for; `value` is what was given, fields if it is a section."""
+    from .configurations import key_elsewhere  # which knows all that are explained here
+
+    if isinstance(value, Mapping) and value:
+        place = f"{place}.{next(iter(value))}"
+    field = place.rpartition(".")[2]
+    if same := [key for key in valid_keys(model) if key.rpartition(".")[2] == field]:  # in the wrong section
+        return f"did you mean {difflib.get_close_matches(place, same, n=1, cutoff=0.0)[0]!r}?"
+    if (elsewhere := key_elsewhere(place, model)) is not None:
+        key, commands = elsewhere
+        return f"{key!r} is of `{commands[0]}`{' and others' if len(commands) > 1 else ''}."
+    return f"did you mean {_nearest_key(place, model)!r}?"
+
+
 def _nearest_key(place: str, model: type[BaseModel]) -> str:
     keys = valid_keys(model)
     field = place.rpartition(".")[2]
-    if same := [key for key in keys if key.rpartition(".")[2] == field]:  # the right field in the wrong section
-        return difflib.get_close_matches(place, same, n=1, cutoff=0.0)[0]
     if "." not in place:
         keys = [*model.model_fields, *keys]
     close = difflib.get_close_matches(place, keys, n=1, cutoff=0.5)

@@ -72,6 +72,8 @@ def encode_masks(
     """
     least = filters.min_score or 0.0
     candidates = np.flatnonzero((scores_K > 0) & (scores_K >= least))
+    if filters.max_rim is not None:
+        candidates = candidates[rim_share(saliency_KHW[candidates] >= tau) <= filters.max_rim]
     runs = upsampled_runs(saliency_KHW[candidates], height, width, tau, share)
     area, bbox, passed = _measure(runs, filters)
     if filters.keep_best and not passed.any():
@@ -80,6 +82,14 @@ def encode_masks(
         area, bbox, _ = _measure(runs, filters)
         passed = np.arange(len(runs.index)) == 0
     return EncodedMasks(candidates[runs.index[passed]], compress_runs(runs, passed), bbox[passed], area[passed])
+
+
+def rim_share(masks_KHW: npt.NDArray[np.bool_]) -> npt.NDArray[np.float64]:
+    """The share of each mask's cells that lie in the outermost ring of the grid [K]; 0 of a mask without cells."""
+    whole_K = masks_KHW.sum((1, 2))
+    inner_K = masks_KHW[:, 1:-1, 1:-1].sum((1, 2))
+    share: npt.NDArray[np.float64] = (whole_K - inner_K) / np.maximum(whole_K, 1)
+    return share
 
 
 def encode_runs(runs: MaskRuns) -> EncodedMasks:

@@ -69,8 +69,7 @@ class LoadedFeatures:
     @property
     def facts(self) -> dict[str, Any]:
         """What they decide where a configuration says `auto`."""
-        precision = self.backbone.module.precision
-        return {"arch": self.backbone.arch} | ({} if precision is None else {"precision": precision})
+        return self.backbone.facts
 
     def admit(self, level: str) -> Callable[[DecodedImage], Shape]:
         """Every image with two feature cells on each side, at its own size."""

@@ -44,12 +44,6 @@ class GivenMasks:
 Give = Callable[[ImageRef, DecodedImage], GivenMasks]  # raises BadImage
 
 
-def backbone_facts(backbone: LoadedBackbone) -> dict[str, Any]:
-    """What a backbone decides where a configuration says `auto`."""
-    precision = backbone.module.precision
-    return {"arch": backbone.arch} | ({} if precision is None else {"precision": precision})
-
-
 def admit_grid(backbone: LoadedBackbone, features: FeaturesConfig) -> Callable[[DecodedImage], Shape]:
     """Admits images of two feature cells a side or more, each at its own size."""
     stride = backbone.module.strides[features.level]

@@ -73,13 +73,19 @@ def draw_overlay(
         x, y, w, h = (round(float(v)) for v in boxes_N4[i])
         cv2.rectangle(canvas, (x, y), (x + w - 1, y + h - 1), palette_color(i), pen.thin, cv2.LINE_AA)
     taken = [] if seeds_xy is None else [_mark(canvas, seeds_xy[i], palette_color(i), pen) for i in order]
-    texts = [f"{score:.2f}" if names is None else f"{names[i]} {score:.2f}" for i, score in enumerate(scores_N)]
+    written = [_written(float(score)) for score in scores_N]
+    texts = written if names is None else [f"{name} {score}" for name, score in zip(names, written, strict=True)]
     seen: list[npt.NDArray[np.uint8]] = masks.copy()
     hidden: npt.NDArray[np.uint8] = np.zeros((height, width), np.uint8)
     for i in reversed(order):
         seen[i] = masks[i] * (hidden == 0)
         hidden |= masks[i]
     return _with_labels(canvas, seen, boxes_N4, texts[: style.labels], taken, pen)
+
+
+def _written(score: float) -> str:
+    """Two decimals; of small scores, as some producers have, the first digit that says something."""
+    return f"{score:.2f}" if abs(score) >= 0.1 or score == 0 else f"{score:.1g}"
 
 
 @dataclass(frozen=True, slots=True)

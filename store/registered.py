@@ -27,6 +27,7 @@ class WeightsEntry:
     sha256: str = ""
     size: int = 0  # bytes
     stride_in_1x1: bool = False
+    max_rim: float | None = None  # of `filters`, for those that see zeros beyond the border, and label it
     licence: str = ""
     note: str = ""
     path: Path | None = None
@@ -100,6 +101,7 @@ WEIGHTS: dict[str, WeightsEntry] = {
             path=_SHIPPED / "densecl-r18-mini.safetensors",
             sha256="aa8d430a01a506562662236647d0b9439af45d2c55d7c2113590efd97cf84859",
             size=22383008,
+            max_rim=0.8,
             licence="MIT; trained by this project on photographs under research terms, which are not included",
             note="DenseCL by this program, an hour of one CPU core: ships with it; to try things out",
         ),

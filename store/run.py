@@ -41,10 +41,10 @@ class Run:
         """Newest first; a crash between two renames leaves the one before."""
         return [path for name in (LAST, PREVIOUS) if (path := self.folder / name).is_file()]
 
-    def check_new(self, *, resume: bool) -> None:
-        """Raise UserError if the folder holds a run and `resume` was not said."""
-        if not resume and self.checkpoints():
-            raise UserError(f"{self.folder} holds a run already: add --resume to go on with it, or give another --out.")
+    def check_new(self) -> None:
+        """Raise UserError if the folder holds a run."""
+        if self.checkpoints():
+            raise UserError(f"{self.folder} holds a run already: give another --out.")
 
     def read_card(self) -> RunCard:
         """The card, also of older formats. Raises UserError if this is no run."""

@@ -17,10 +17,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
-import zarr
 from pydantic import ValidationError
-from zarr.codecs import Crc32cCodec, ZstdCodec
-from zarr.storage import MemoryStore
 
 from ..schemas.errors import UserError
 from ..schemas.manifest import FORMAT_VERSION, CommitInfo, FileEntry, ShardCommit, ShardCounts
@@ -264,6 +261,10 @@ def _zarr(group: str, arrays: Mapping[str, npt.NDArray[Any]], pack: _Packing, ch
     """A zarr 3 group: each array written once, whole, as one shard; absent cells would read as NaN, not as zeros."""
     if not arrays:
         return {}
+    import zarr  # slow, and those who read tables alone have no use for it
+    from zarr.codecs import Crc32cCodec, ZstdCodec
+    from zarr.storage import MemoryStore
+
     zstd = ZstdCodec(level=pack.level)
     buffers: dict[str, Any] = {}
     root = zarr.open_group(MemoryStore(buffers), mode="w", zarr_format=3)

@@ -5,17 +5,17 @@ Row i of every array belongs to row i of the masks. Whatever is wrong is a Conte
 
 import json
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
-import zarr
-from zarr.core.buffer import default_buffer_prototype
-from zarr.storage import MemoryStore
 
 from .damage import ContentError
+
+if TYPE_CHECKING:  # slow to import, and many commands read no arrays
+    import zarr
 
 MAX_ROWS = 1 << 24  # of a table: 256 masks for each image of the largest shard
 MAX_BYTES = 1 << 31  # of a table or an array in memory
@@ -45,6 +45,10 @@ def read_zarr(files: Mapping[str, bytes], group: str) -> dict[str, npt.NDArray[A
     held = {name.removeprefix(prefix): data for name, data in files.items() if name.startswith(prefix)}
     if not held:
         return {}
+    import zarr
+    from zarr.core.buffer import default_buffer_prototype
+    from zarr.storage import MemoryStore
+
     names = [name.removesuffix("/zarr.json") for name in held if name.endswith("/zarr.json")]
     for name in names:
         _check_array(name, held)
@@ -77,7 +81,9 @@ def check_maps(saliency: Mapping[str, npt.NDArray[Any]], rows: int) -> Iterator[
         yield "its offsets and shapes do not fit its maps or masks"
 
 
-def _read_array(root: zarr.Group, name: str) -> npt.NDArray[Any]:
+def _read_array(root: "zarr.Group", name: str) -> npt.NDArray[Any]:
+    import zarr
+
     array = root[name]
     if not isinstance(array, zarr.Array):
         raise ContentError(f"has something else than an array as {name}")

@@ -27,11 +27,9 @@ def small_weights() -> str:
     return str(path)
 
 
-def densecl(
-    photos: Path | str, out: Path, overrides: Sequence[str], *, resume: bool = False, processes: int = 1, **control: Any
-) -> Outcome:
+def densecl(photos: Path | str, out: Path, overrides: Sequence[str], *, processes: int = 1, **control: Any) -> Outcome:
     config = load_densecl_config(overrides=overrides)
-    job = TrainingJob("densecl", config, Inputs(photos=str(photos)), out, resume)
+    job = TrainingJob("densecl", config, Inputs(photos=str(photos)), out)
     return job.run(Place(CPU, processes), Control(**control))
 
 
@@ -43,13 +41,12 @@ def pretrain(
     model: str = "knet",
     weights: str | None = None,
     images: str | None = None,
-    resume: bool = False,
     processes: int = 1,
     **control: Any,
 ) -> Outcome:
     config = load_pretraining_config(model, "tiny", overrides=overrides)
     inputs = Inputs(dataset=dataset, images=images, weights=weights or small_weights())
-    job = TrainingJob("saliency-prompt", config, inputs, out, resume)
+    job = TrainingJob("saliency-prompt", config, inputs, out)
     return job.run(Place(CPU, processes), Control(**control))
 
 
@@ -59,7 +56,6 @@ def train(
     *,
     model: str = "knet",
     preset: str = "tiny",
-    resume: bool = False,
     processes: int = 1,
     control: dict[str, Any] | None = None,
     **inputs: Any,
@@ -68,5 +64,5 @@ def train(
     if "start" not in inputs:
         inputs.setdefault("weights", small_weights())
     texts = {key: str(value) if isinstance(value, Path) else value for key, value in inputs.items()}
-    job = TrainingJob(find_model(model).recipe, config, Inputs(**texts), out, resume)
+    job = TrainingJob(find_model(model).recipe, config, Inputs(**texts), out)
     return job.run(Place(CPU, processes), Control(**(control or {})))

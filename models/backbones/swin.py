@@ -9,20 +9,11 @@ from collections.abc import Mapping
 
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torchvision import models
 
 from ...schemas.errors import UserError
 from .base import LEVELS, Backbone
 from .state_dict import unwrap
 
-_BUILDERS = {
-    "swin_t": models.swin_t,
-    "swin_s": models.swin_s,
-    "swin_b": models.swin_b,
-    "swin_v2_t": models.swin_v2_t,
-    "swin_v2_s": models.swin_v2_s,
-    "swin_v2_b": models.swin_v2_b,
-}
 _PATCH = 4
 _STEM = "features.0.0.weight"
 _PREFIX = re.compile(r"^(?:(?:module|model|backbone)\.)+")
@@ -51,7 +42,9 @@ class Swin(Backbone):
 
     def __init__(self, arch: str = "swin_t") -> None:
         super().__init__()
-        whole = _BUILDERS[arch](weights=None)
+        from torchvision.models import get_model  # slow, and whoever reads weights imports this module
+
+        whole = get_model(arch, weights=None)
         self.features: nn.Module = whole.features
         self.norm: nn.Module = whole.norm
         self.strides = dict(zip(LEVELS, (4, 8, 16, 32), strict=True))
@@ -91,6 +84,6 @@ def infer_swin(state: Mapping[str, Tensor]) -> str:
     found = _ARCHS.get((state[_STEM].shape[0], len(blocks), scaled))
     if found is None:
         raise UserError(
-            f"the weights hold a Swin of {len(blocks)} blocks in its third stage: give {', '.join(_BUILDERS)}"
+            f"the weights hold a Swin of {len(blocks)} blocks in its third stage: give {', '.join(_ARCHS.values())}"
         )
     return found

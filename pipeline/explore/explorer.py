@@ -4,6 +4,7 @@ Shape legend: N seeds, K = H*W feature cells, M kept masks, h w pixels of the pi
 """
 
 import base64
+import json
 import math
 import threading
 import time
@@ -235,10 +236,10 @@ class Explorer:
 
 
 def describe_overrides(base: Config, config: Config) -> list[str]:
-    """The `--set` arguments that lead from one configuration to another."""
+    """The `--set` arguments, unquoted, that lead from one configuration to another."""
     before, after = base.model_dump(mode="json"), config.model_dump(mode="json")
     return [
-        f"{section}.{field}={value:g}" if isinstance(value, float) else f"{section}.{field}={value}"
+        f"{section}.{field}={value if isinstance(value, str) else json.dumps(value)}"
         for section, fields in after.items()
         for field, value in fields.items()
         if before[section][field] != value

@@ -15,11 +15,12 @@ SAMPLING = 3.0  # distances below what samples so small differ by anyway, times 
 
 @dataclass(frozen=True, slots=True)
 class Drift:
-    """One thing that may have moved."""
+    """One thing that may have moved. `few`: too few values were there for the bound that was asked for."""
 
     name: str
     distance: float
     bound: float
+    few: bool = False
 
     @property
     def moved(self) -> bool:
@@ -53,7 +54,8 @@ def drift(data: ReportData, golden: ReportData, bound: float = MAX_DISTANCE) -> 
         used = sum(1 for a, b in zip(mine.counts, theirs.counts, strict=True) if a or b)
         fewest = max(1, min(mine.total, theirs.total))
         chance = SAMPLING * 0.4 * (used / fewest) ** 0.5 if mine.total and theirs.total else 0.0
-        found.append(Drift(mine.title, total_variation(mine.counts, theirs.counts), min(0.9, max(bound, chance))))
+        distance = total_variation(mine.counts, theirs.counts)
+        found.append(Drift(mine.title, distance, min(0.9, max(bound, chance)), chance > bound))
     for name in ("empty", "quarantined"):
         shares = [getattr(d.totals, name) / max(1, d.totals.images) for d in (data, golden)]
         found.append(Drift(f"share of {name} images", abs(shares[0] - shares[1]), MAX_SHARE_CHANGE))

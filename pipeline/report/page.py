@@ -17,7 +17,7 @@ from ..show import Drawing
 from .collect import collect
 from .compare import compare_image, summarise
 from .gallery import describe_masks, thumbnail_side, write_photographs
-from .plots import overview_svgs
+from .plots import FEW, overview_svgs
 from .sample import Sampled, find_images, sample_images
 from .truth import truth_of
 
@@ -182,6 +182,7 @@ def _write_page(
         compared_plots={} if second is None else overview_svgs(data, second),
         made=time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
         version=__version__,
+        few=FEW,
     )
     (folder / "index.html").write_text(page, encoding="utf-8")
     for name in ("report.css", "report.js"):

@@ -10,6 +10,7 @@ import numpy as np
 from ...schemas.errors import UserError
 from ...schemas.report import Histogram, ReportData, Shift
 
+FEW = 10  # values below which a distribution has no shape, and no plot
 _INK, _FIRST, _SECOND = "#010203", "#040506", "#070809"
 _COLORS = {_INK: "currentColor", _FIRST: "var(--first)", _SECOND: "var(--second)"}
 _STYLE: Any = {
@@ -94,19 +95,19 @@ def steps_svg(steps: dict[str, float], images: int) -> str:
 
 
 def overview_svgs(data: ReportData, other: ReportData | None = None) -> dict[str, str]:
-    """All plots of a report, by title; over those of another report if there is one."""
+    """The plots of a report that say something, by title; over those of another report if there is one."""
     found = {}
     for name, histogram in data.histograms.items():
         second = None if other is None else other.histograms[name]
-        if histogram.total or (second is not None and second.total):
+        if histogram.total >= FEW or (second is not None and second.total >= FEW):
             found[histogram.title] = histogram_svg(histogram, second)
     if other is not None:
         return found
-    if data.histograms["score"].total:
+    if data.histograms["score"].total >= FEW:
         found["Box centres"] = heat_svg(data.heat)
     if data.steps:
         found["Time per step"] = steps_svg(data.steps, data.totals.images)
-    if data.shifts:
+    if len(data.shifts) > 1:
         found["Throughput"] = throughput_svg(data.shifts)
         found["Workers"] = timeline_svg(data.shifts)
     return found

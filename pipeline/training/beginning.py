@@ -92,7 +92,12 @@ def load_weights(weights: str | None, config: SupervisedConfig) -> LoadedBackbon
     """The backbone that the user names."""
     if weights is None:
         raise UserError("Training needs a backbone: give --weights, a file or a registered name (`weights list`).")
-    return load_backbone(weights, stride_in_1x1=config.model.stride_in_1x1)
+    backbone = load_backbone(weights, stride_in_1x1=config.model.stride_in_1x1)
+    if backbone.own_colours:
+        raise UserError(
+            f"{weights} has a mean or std of its own, and models train with ImageNet's: take other weights."
+        )
+    return backbone
 
 
 def resolved(config: SupervisedConfig, backbone: LoadedBackbone, device: torch.device) -> SupervisedConfig:

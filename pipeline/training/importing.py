@@ -58,7 +58,7 @@ def import_checkpoint(checkpoint: Path, model: str, out: Path, wishes: Wishes | 
     Raises UserError for a file of another model, and for one that lacks tensors of this one.
     """
     wishes = wishes or Wishes()
-    Run(out).check_new(resume=False)
+    Run(out).check_new()
     if model not in SOURCES:
         raise UserError(f"There is no import for {model!r}: take one of {', '.join(SOURCES)}.")
     path, labels = find_file(checkpoint)

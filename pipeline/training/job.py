@@ -76,24 +76,22 @@ class Prepared:
 
 @dataclass(frozen=True, slots=True)
 class TrainingJob:
-    """Train `recipe` as `config` says on `inputs`, into the folder `out`; go on with the run there if `resume`."""
+    """Train `recipe` as `config` says on `inputs`, into the folder `out`, or go on with this same run there."""
 
     recipe: str
     config: Section
     inputs: Inputs
     out: Path
-    resume: bool = False
 
     def absolute(self) -> "TrainingJob":
         """The same from any folder."""
         return replace(self, inputs=self.inputs.absolute(), out=self.out.expanduser().absolute())
 
     def run(self, place: Place, control: Control) -> Outcome:
-        """Begin or go on. Raises UserError if `out` holds a run and `resume` was not said, or holds another one."""
+        """Begin or go on. Raises UserError if `out` holds another run."""
         from .recipes import find_recipe
 
         run = Run(self.out)
-        run.check_new(resume=self.resume)
         prepared = find_recipe(self.recipe)(self, place)
         before = run.find_card() if run.checkpoints() else None
         if before is not None:

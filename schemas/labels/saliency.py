@@ -163,6 +163,14 @@ class FiltersConfig(Section):
     max_width: float | None = Field(
         0.95, gt=0, le=1, description="Masks at least this fraction of the width are taken for background."
     )
+    max_rim: float | None = Field(
+        None,
+        gt=0,
+        le=1,
+        description="Masks with a larger share of their cells in the outermost ring of the grid are the border of the "
+        "picture, which some backbones see; null takes what is registered for the weights, 1 leaves all.",
+        json_schema_extra=since("0.2") | auto("max_rim"),
+    )
     min_area: int = Field(1, ge=1, description="Smallest mask in the stored image, in pixels.")
     keep_best: bool = Field(False, description="Keep an image's best mask when the filters would leave none (UPLVP).")
 

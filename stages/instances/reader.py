@@ -71,6 +71,8 @@ class PseudoLabelDataset(TorchDataset[Sample]):
         check_shards: bool = True,
         max_pixels: int = 100_000_000,
     ) -> None:
+        if images is not None and not is_url(images) and not Path(images).expanduser().is_dir():
+            raise UserError(f"{images} is no folder: name that of the photographs, or leave it to the data set.")
         self.source = Dataset.open(url, check=check_shards)
         sealed = self.source.sealed
         if sealed is None and not allow_partial:

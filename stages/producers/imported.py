@@ -13,7 +13,7 @@ from ...schemas.labels.imported import ImportedConfig, MasksConfig
 from ...schemas.records import ImageRef
 from ..backbone import LoadedBackbone, load_backbone
 from ..decode import DecodedImage
-from ..given_masks import GivenMasks, GivenMasksProducer, admit_grid, backbone_facts
+from ..given_masks import GivenMasks, GivenMasksProducer, admit_grid
 from ..mask_files.base import MaskFiles
 from ..mask_files.registry import FORMATS
 from .contract import Admit
@@ -39,7 +39,7 @@ class LoadedImported:
     @property
     def facts(self) -> dict[str, Any]:
         """See `contract.Loaded`."""
-        return backbone_facts(self.backbone)
+        return self.backbone.facts
 
     def admission(self, config: ImportedConfig) -> Admit:
         """See `contract.Loaded`."""

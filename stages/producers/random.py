@@ -12,7 +12,7 @@ from ...schemas.labels.random import BoxesConfig, RandomConfig
 from ...schemas.records import ImageRef
 from ..backbone import LoadedBackbone, load_backbone
 from ..decode import DecodedImage
-from ..given_masks import GivenMasks, GivenMasksProducer, admit_grid, backbone_facts
+from ..given_masks import GivenMasks, GivenMasksProducer, admit_grid
 from .contract import Admit
 
 
@@ -35,7 +35,7 @@ class LoadedRandom:
     @property
     def facts(self) -> dict[str, Any]:
         """See `contract.Loaded`."""
-        return backbone_facts(self.backbone)
+        return self.backbone.facts
 
     def admission(self, config: RandomConfig) -> Admit:
         """See `contract.Loaded`."""

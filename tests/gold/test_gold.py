@@ -29,7 +29,7 @@ def agree(found: list[float], gold: list[float]) -> None:
 def test_losses_of_one_process_also_when_resumed(kind: str, world: World, tmp_path: Path) -> None:
     words = command(kind, world, tmp_path / "run")
     run(*words, "--max-steps", STEPS // 2)
-    run(*words, "--max-steps", STEPS - STEPS // 2, "--resume")
+    run(*words, "--max-steps", STEPS - STEPS // 2)
     agree(losses(tmp_path / "run"), GOLD[f"{kind}, 1 processes"])
 
 

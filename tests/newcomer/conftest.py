@@ -19,7 +19,7 @@ import yaml
 from torchvision.models.detection import MaskRCNN
 from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
 
-from corpus import scene, write_scenes
+from corpus import scene, write_scenes, write_video
 from saliency_prompt.pipeline.api import generate
 from saliency_prompt.schemas.labels.random import RANDOM_PRESETS
 from saliency_prompt.schemas.labels.saliency import PRESETS
@@ -27,8 +27,10 @@ from saliency_prompt.schemas.partial import VOC_NAMES
 from saliency_prompt.schemas.training.densecl import DENSECL_PRESETS
 from saliency_prompt.schemas.training.registry import DEFAULT_PRESETS, MODELS
 from saliency_prompt.stages.panoptic import encode_png
+from saliency_prompt.store.dataset import Dataset
+from saliency_prompt.store.verdicts import IMAGE, VerdictFile, verdicts_path
 from saliency_prompt.store.weights import WEIGHTS, WeightsEntry
-from training_runs import small_weights
+from training_runs import small_weights, train
 
 COUNT = 10  # of which 10 % are one
 CLASSES = (*VOC_NAMES, "umbrella")  # so that `--base voc` is a split
@@ -87,6 +89,13 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (base / "results.json").write_text(json.dumps(results))
     for name in ("DATASET", "OTHER"):
         generate(base / "PHOTOS", base / name, weights="lab-color", settings=["decode.short_side=96"], device="cpu")
+    _accept_one(Dataset.open(str(base / "DATASET")))
+    settings = [f"{section}.{field}={value}" for section in TRAINING for field, value in TRAINING[section].items()]
+    train(base / "RUN", settings, images=base / "PHOTOS", gt=base / "gt.json")
+    (base / "list.txt").write_text("".join(f"{path.name}\n" for path in sorted((base / "PHOTOS").iterdir())))
+    write_video(base / "clip.mp4", 40)
+    (base / "VIDEOS").mkdir()
+    write_video(base / "VIDEOS" / "a.avi", 31)
     _write_panoptic(base, gt)
     _write_mattes(base)
     shutil.copyfile(small_weights(), base / "backbone.safetensors")
@@ -101,6 +110,13 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (base / "VOC").mkdir()
     (base / "VOC" / "000001.xml").write_text(VOC_XML)
     return base
+
+
+def _accept_one(dataset: Dataset) -> None:
+    """Verdicts beside a data set, as of a person who looked at one image."""
+    images = [row for commit in dataset.commits() for row in dataset.read_images(commit).to_pylist()]
+    labelled = next(row["image_id"] for row in images if row["n_masks"])
+    VerdictFile(verdicts_path(dataset)).say(labelled, IMAGE, "accept", ["dog"])
 
 
 def _write_panoptic(base: Path, gt: dict[str, Any]) -> None:

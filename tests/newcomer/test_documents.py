@@ -22,7 +22,8 @@ WORLD = {
     "docs/how-to/import-a-checkpoint.md": "PHOTOS CHECKPOINT instances.json",
     "docs/how-to/look-and-check.md": "PHOTOS DATASET OTHER gt.json",
     "docs/how-to/own-photographs.md": "PHOTOS FILE=backbone.safetensors",
-    "docs/how-to/review-and-score.md": "",
+    "docs/how-to/review-and-score.md": "PHOTOS DATASET DATASET.verdicts.jsonl W=backbone.safetensors clip.mp4 VIDEOS "
+    "FRAMES=PHOTOS RUN list.txt gt.json",
     "docs/how-to/train-a-backbone.md": "PHOTOS PHOTO",
     "docs/how-to/train-with-labels.md": "PHOTOS DIR=PHOTOS photos=PHOTOS PHOTO photo.jpg DATASET instances.json "
     "val.json boxes.json panoptic.json panoptic MATTES VOC BACKBONE=backbone.safetensors backbone.safetensors",

@@ -1,11 +1,14 @@
 """Photographs held upright are labelled upright, and readers see them as the labels do."""
 
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
 from corpus import encode, exif, scene, write_scenes
+from saliency_prompt.cli.app import app
 from saliency_prompt.pipeline.plan import resolve_config
 from saliency_prompt.pipeline.sources import open_source
 from saliency_prompt.schemas.errors import UserError
@@ -70,3 +73,14 @@ def test_auto_is_resolved_once_the_source_is_known(world, phone: Path) -> None:
     assert resolve_config(config, loaded.facts, torch.device("cpu")).decode.exif == "auto"
     known = resolve_config(config, loaded.facts, torch.device("cpu"), open_source(str(phone)))
     assert known.decode.exif == "apply"
+
+
+@pytest.mark.parametrize(("setting", "words"), [("auto", "are turned"), ("ignore", "are left lying")])
+def test_a_plan_says_how_many_are_rotated(phone: Path, tmp_path: Path, setting: str, words: str) -> None:
+    for number in range(7):
+        shutil.copy(phone / "held.jpg", phone / f"{number}.jpg")
+    (phone / "plain.jpg").unlink()
+    small = ["--set", "decode.short_side=96", "--set", f"decode.exif={setting}", "--weights", "lab-color"]
+    result = CliRunner().invoke(app, ["plan", str(phone), "--out", str(tmp_path / "out"), *small, "--device", "cpu"])
+    assert result.exit_code == 0, result.output
+    assert f"4 of these 4 images {words}" in result.output

@@ -1,9 +1,12 @@
 import re
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import pytest
+from pydantic import BaseModel
 
+from saliency_prompt.schemas.configurations import configurations, key_elsewhere
 from saliency_prompt.schemas.errors import UserError
 from saliency_prompt.schemas.explain import valid_keys
 from saliency_prompt.schemas.labels.saliency import PRESETS, Config
@@ -55,6 +58,36 @@ def test_a_misspelt_key_names_the_nearest(override: str, nearest: str) -> None:
         load_config(overrides=[override])
     named = str(caught.value).split("did you mean '")[1].split("'")[0]
     assert named == nearest or nearest.startswith(f"{named}.")
+
+
+@pytest.mark.parametrize(
+    ("load", "override", "key", "command"),
+    [
+        (load_config, "trainer.lr=1", "trainer.lr", "train --model knet` and others"),
+        (load_config, "trainer.max_epoch=3", "trainer.max_epochs", "train --model knet` and others"),
+        (load_config, "optim.lr=0.1", "optim.lr", "densecl`."),
+        (load_config, "merge.colour=3", "merge.color", "generate --producer merge`."),
+        (partial(load_training_config, "solov2"), "prompt.assigner=none", "prompt.assigner", "pretrain --model knet`"),
+        (partial(load_training_config, "knet"), "nms.kind=greedy", "nms.kind", "generate`."),
+        (partial(load_training_config, "knet"), "model.queue=16", "model.queue", "densecl`."),
+        (load_densecl_config, "data.batch_size=4", "optim.batch_size", None),  # its own field in another section
+        (partial(load_label_config, "merge"), "detect.treshold=0.4", "detect.threshold", "generate --model RUN`."),
+    ],
+)
+def test_a_key_of_another_command_names_that(load: Any, override: str, key: str, command: str | None) -> None:
+    with pytest.raises(UserError, match="there is no config key") as caught:
+        load(overrides=[override])
+    wanted = f"did you mean {key!r}?" if command is None else f"{key!r} is of `{command}"
+    assert wanted in str(caught.value)
+
+
+def test_every_key_of_any_configuration_is_found_by_those_who_lack_it() -> None:
+    for one in configurations():
+        for key in valid_keys(one.model):
+            elsewhere = key_elsewhere(key, BaseModel)
+            assert elsewhere is not None
+            assert elsewhere[0] == key
+            assert one.command in elsewhere[1]
 
 
 @pytest.mark.parametrize(

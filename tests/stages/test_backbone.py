@@ -6,7 +6,9 @@ import torch
 from safetensors.torch import save_file
 
 from saliency_prompt.models.backbones.registry import build_backbone
+from saliency_prompt.pipeline.training.beginning import load_weights
 from saliency_prompt.schemas.errors import UserError
+from saliency_prompt.schemas.training.registry import load_training_config
 from saliency_prompt.stages.backbone import load_backbone
 from saliency_prompt.store.weights import WEIGHTS, WeightsEntry
 
@@ -83,3 +85,42 @@ def test_real_weights(tmp_path):
     with torch.inference_mode():
         c4 = loaded.module(torch.zeros(1, 3, 100, 50), "c4")["c4"]
     assert c4.shape == (1, 1024, 7, 4)
+
+
+def stating(tmp_path, **said):
+    path = tmp_path / "stating.safetensors"
+    save_file(build_backbone("resnet50").state_dict(), path, said)
+    return str(path)
+
+
+def test_what_a_file_says_of_itself_holds(tmp_path):
+    loaded = load_backbone(stating(tmp_path, stride_in_1x1="true", mean="0.5, 0.5,0.25", std="[1, 0.5, 0.5]"))
+    assert loaded.module.layer2[0].conv1.stride == (2, 2)
+    assert (loaded.stride_in_1x1, loaded.own_colours) == (True, True)
+    assert (loaded.module.mean, loaded.module.std) == ((127.5, 127.5, 63.75), (255, 127.5, 127.5))
+    assert loaded.module.folded().mean == loaded.module.mean
+    plain = load_backbone(stating(tmp_path, stride_in_1x1="false", backbone="a word"))
+    assert (plain.stride_in_1x1, plain.own_colours) == (False, False)
+    assert plain.module.mean == build_backbone("resnet50").mean
+
+
+@pytest.mark.parametrize(
+    "said",
+    [{"stride_in_1x1": "yes"}, {"mean": "123, 116, 103"}, {"mean": "0.5"}, {"std": "0, 1, 1"}, {"std": "nan, 1, 1"}],
+)
+def test_what_a_file_says_wrongly_is_refused(tmp_path, said):
+    with pytest.raises(UserError, match="of itself: write"):
+        load_backbone(stating(tmp_path, **said))
+
+
+def test_no_model_is_trained_from_weights_with_colours_of_their_own(tmp_path):
+    config = load_training_config("knet")
+    with pytest.raises(UserError, match="mean or std of its own"):
+        load_weights(stating(tmp_path, std="1, 1, 1"), config)
+    imagenet = {"mean": "0.485, 0.456, 0.406", "std": "0.229, 0.224, 0.225"}
+    assert load_weights(stating(tmp_path, stride_in_1x1="true", **imagenet), config).stride_in_1x1
+
+
+def test_a_filter_is_registered_for_the_shipped_backbone_alone():
+    shipped, random = load_backbone("densecl-r18-mini"), load_backbone("random", arch="resnet18")
+    assert (shipped.facts["max_rim"], "max_rim" in random.facts) == (0.8, False)

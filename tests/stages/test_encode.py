@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from pycocotools import mask as coco_mask
 
 from saliency_prompt.schemas.labels.saliency import FiltersConfig
-from saliency_prompt.stages.encode import encode_masks
+from saliency_prompt.stages.encode import encode_masks, rim_share
 
 # pycocotools 2.0.11 decodes with numpy 1 habits
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
@@ -160,3 +160,16 @@ def test_runs_are_valid_at_extreme_thresholds(tau):
     encoded = encode_masks(maps, np.ones(20, np.float32), height=27, width=45, tau=tau, filters=OFF)
     for mask, area in zip(decode(encoded, 27, 45), encoded.area, strict=True):
         assert mask.sum() == area
+
+
+def test_masks_of_the_rim_are_left_out_where_that_is_asked_for():
+    maps = np.zeros((4, 8, 9), np.float32)
+    maps[0, :, 0] = maps[1, 0, :] = 1  # strips
+    maps[2, :, :4] = 1  # half of the picture: 8 + 6 of its 32 cells are in the ring
+    maps[3, 3:5, 3:5] = 1
+    np.testing.assert_allclose(rim_share(maps >= 0.5), [1, 1, 14 / 32, 0])
+    assert rim_share(np.zeros((1, 2, 2), bool)) == [0]
+    for most, kept in ((None, [0, 1, 2, 3]), (1.0, [0, 1, 2, 3]), (0.8, [2, 3]), (0.4, [3])):
+        filters = OFF.model_copy(update={"max_rim": most})
+        found = encode_masks(maps, np.ones(4, np.float32), height=80, width=90, tau=0.5, filters=filters)
+        assert found.kept.tolist() == kept

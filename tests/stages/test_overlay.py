@@ -42,10 +42,21 @@ def test_masks_are_tinted_where_they_are_and_nothing_else_is(gray):
     assert (picture[:, 260:] == 120).all()
 
 
-def test_best_mask_hides_the_others(gray):
-    best, second = rectangle(300, 400, 100, 100, 100, 100), rectangle(300, 400, 50, 50, 200, 300)
-    alone, both = draw([best], gray), draw([best, second], gray)
+@pytest.mark.parametrize("small_is_better", [True, False])
+def test_the_smaller_mask_lies_on_top_whatever_its_rank(gray, small_is_better):
+    small, large = rectangle(300, 400, 100, 100, 100, 100), rectangle(300, 400, 50, 50, 200, 300)
+    picture = draw([small, large] if small_is_better else [large, small], gray)
+    rank_small, rank_large = (0, 1) if small_is_better else (1, 0)
+    tints = [0.75 * 120 + 0.25 * np.array(palette_color(rank)) for rank in (rank_small, rank_large)]
+    np.testing.assert_allclose(picture[150, 150], tints[0], atol=1)  # of the small one alone
+    np.testing.assert_allclose(picture[225, 300], tints[1], atol=1)
+
+
+def test_of_masks_of_one_size_the_better_lies_on_top(gray):
+    first, second = rectangle(300, 400, 100, 100, 100, 100), rectangle(300, 400, 100, 150, 100, 100)
+    alone, both = draw([first], gray), draw([first, second], gray)
     np.testing.assert_array_equal(alone[110:190, 110:190], both[110:190, 110:190])
+    assert (both[110:190, 210:240] != 120).any()
 
 
 def test_seed_is_marked(gray):

@@ -61,7 +61,7 @@ def read_backbone(run: Path) -> tuple[dict[str, torch.Tensor], RunCard, int]:
         raise UserError(f"{run} is a run of {card.recipe}, not of densecl: give the folder `densecl --out` wrote.")
     found = read_newest(Run(run))
     if found is None:
-        raise UserError(f"{run} holds no checkpoint yet: wait for the first one, or train with --resume.")
+        raise UserError(f"{run} holds no checkpoint yet: wait for the first one, or train on.")
     state = {k.removeprefix(_PREFIX): t for k, t in found.state.items() if k.startswith(_PREFIX)}
     return state, card, found.step // card.config["optim"]["accumulate"]
 

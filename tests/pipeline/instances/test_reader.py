@@ -105,6 +105,8 @@ def test_photographs_elsewhere_gone_changed_or_resized(labelled: Any, tmp_path: 
 def test_what_cannot_be_read_is_refused(labelled: Any, tmp_path: Path) -> None:
     copy = tmp_path / "copy"
     shutil.copytree(labelled.dataset, copy)
+    with pytest.raises(UserError, match="nowhere is no folder"):
+        PseudoLabelDataset(labelled.dataset, images=str(tmp_path / "nowhere"))
     with pytest.raises(UserError, match="no other vectors"):
         PseudoLabelDataset(str(copy), vectors=("other",))
     masks = next(copy.glob("shards/**/masks.parquet"))

@@ -16,6 +16,7 @@ from saliency_prompt.pipeline.report import collect as collect_module
 from saliency_prompt.pipeline.report.collect import collect
 from saliency_prompt.pipeline.report.drift import drift, read_report
 from saliency_prompt.pipeline.report.page import write_report
+from saliency_prompt.pipeline.report.plots import FEW, overview_svgs
 from saliency_prompt.pipeline.report.sample import sample_images
 from saliency_prompt.schemas.errors import UserError
 from saliency_prompt.store.dataset import Dataset
@@ -121,6 +122,20 @@ def test_without_any_mask(world: Any, photos: Path, tmp_path: Path) -> None:
     assert report.data.numbers["score"] is None
 
 
+def test_the_gallery_comes_first_and_few_values_are_not_drawn(world: Any, photos: Path, tmp_path: Path) -> None:
+    dataset, _ = world.run(photos, "data", "plan.shard_size=100", "nms.max_masks=1")
+    page = Path(write_report(dataset, str(tmp_path / "report")).page).read_text()
+    places = [page.index(f'<section id="{name}"') for name in ("gallery", "overview", "provenance")]
+    assert places == sorted(places)
+    data = collect(dataset)
+    drawn = overview_svgs(data)
+    few = [one.title for one in data.histograms.values() if one.total < FEW]
+    enough = [one.title for one in data.histograms.values() if one.total >= FEW]
+    assert few
+    assert set(enough) <= set(drawn)
+    assert not {*few, "Throughput", "Workers"} & set(drawn)  # there is one shard
+
+
 def test_a_comparison_with_itself_finds_no_change_and_with_another_some(
     world: Any, photos: Path, tmp_path: Path
 ) -> None:
@@ -158,7 +173,10 @@ def test_drift_is_found_where_it_is(world: Any, photos: Path, tmp_path: Path) ->
     arguments = [dataset.url, "--out", str(tmp_path / "golden")]
     assert runner.invoke(app, ["report", *arguments]).exit_code == 0
     check = ["--out", str(tmp_path / "now"), "--golden", str(tmp_path / "golden/report.json")]
-    assert runner.invoke(app, ["report", dataset.url, *check]).exit_code == 0
+    same = runner.invoke(app, ["report", dataset.url, *check])
+    assert same.exit_code == 0
+    assert "too few values for a bound of 0.1" in same.stderr
+    assert "too few" not in runner.invoke(app, ["report", dataset.url, *check, "--bound", "0.9"]).stderr
     moved = runner.invoke(app, ["report", other.url, *check])
     assert moved.exit_code == 1
     assert "MOVED Masks per image" in moved.output

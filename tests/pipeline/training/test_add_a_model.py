@@ -100,7 +100,7 @@ def test_a_model_is_a_folder_a_file_and_two_lines(labelled: Any, tmp_path: Path)
     data = {"images": labelled.photos, "gt": labelled.gt}
     validation = {"val_images": labelled.photos, "val_gt": labelled.gt}
     assert train(run, settings, model="blob", control={"max_steps": 3}, **data).step == 3
-    outcome = train(run, settings, model="blob", resume=True, **data, **validation)
+    outcome = train(run, settings, model="blob", **data, **validation)
     assert outcome.finished
     assert "AP_agnostic" in outcome.values
     assert isinstance(load_detector(run).module, Blob)

@@ -55,14 +55,14 @@ def test_an_evaluation_that_a_crash_cut_off_is_made_up_for(
     assert (Run(out).evaluations(), read_checkpoint(out / "last.ckpt").step) == ({}, 3)
     broken[:] = [True, False]
     with pytest.raises(KeyError):  # the one of the last step
-        run(labelled, out, *settings, resume=True, **both)
+        run(labelled, out, *settings, **both)
     assert list(Run(out).evaluations()) == [3]
     monkeypatch.undo()
-    outcome = run(labelled, out, *settings, resume=True, **both)
+    outcome = run(labelled, out, *settings, **both)
     assert outcome.finished
     assert list(Run(out).evaluations()) == [3, 6]
     assert outcome.values == Run(out).evaluations()[6]
-    assert run(labelled, out, *settings, resume=True, **both).values == outcome.values
+    assert run(labelled, out, *settings, **both).values == outcome.values
 
 
 @pytest.mark.slow
@@ -70,7 +70,7 @@ def test_the_average_is_kept_resumed_and_loaded(labelled: Any, tmp_path: Path) -
     settings = ["trainer.ema=0.5", "trainer.accumulate=2", "trainer.schedule=cosine", "trainer.optimizer=sgd"]
     run(labelled, tmp_path / "whole", *settings)
     run(labelled, tmp_path / "parts", *settings, control={"max_steps": 2})
-    run(labelled, tmp_path / "parts", *settings, resume=True)
+    run(labelled, tmp_path / "parts", *settings)
     whole, parts = (read_checkpoint(tmp_path / name / "last.ckpt") for name in ("whole", "parts"))
     assert whole.step == 12  # parts of batches
     assert whole.averaged is not None

@@ -73,7 +73,7 @@ def test_every_option_trains(labelled: Any, tmp_path: Path, setting: str) -> Non
 
 def test_a_resumed_run_gives_the_same_losses(labelled: Any, pretrained: Path, tmp_path: Path) -> None:
     pre(labelled, tmp_path / "run", max_steps=3)
-    pre(labelled, tmp_path / "run", resume=True)
+    pre(labelled, tmp_path / "run")
     assert curve(tmp_path / "run") == curve(pretrained)
     a, b = (read_checkpoint(run / "last.ckpt").state for run in (tmp_path / "run", pretrained))
     assert all(torch.equal(a[name], b[name]) for name in a)
@@ -149,10 +149,8 @@ def test_it_learns_eight_images_by_heart(labelled: Any, tmp_path: Path) -> None:
 
 
 def test_mistakes_are_told(labelled: Any, pretrained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(UserError, match="add --resume"):
-        pre(labelled, pretrained)
     with pytest.raises(UserError, match=r"trainer\.lr"):
-        pre(labelled, pretrained, "trainer.lr=0.5", resume=True)
+        pre(labelled, pretrained, "trainer.lr=0.5")
     with pytest.raises(UserError, match="holds no training run"):
         fine(str(tmp_path), labelled, tmp_path / "x")
     with pytest.raises(UserError, match="not a multiple of the 3"):

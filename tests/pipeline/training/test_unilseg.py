@@ -44,11 +44,11 @@ def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def run(scenes: Path, out: Path, *overrides: str, resume: bool = False, **rest: Any) -> Outcome:
+def run(scenes: Path, out: Path, *overrides: str, **rest: Any) -> Outcome:
     inputs: dict[str, Any] = {"gt": str(scenes / "refs.json"), "images": str(scenes / "images")}
     control = {name: rest.pop(name) for name in ("max_steps",) if name in rest}
     config = load_unilseg_config("tiny", overrides=[*SMALL, *overrides])
-    job = TrainingJob("unilseg", config, Inputs(**{**inputs, **rest}), out, resume)
+    job = TrainingJob("unilseg", config, Inputs(**{**inputs, **rest}), out)
     return job.run(Place(CPU), Control(**control))
 
 
@@ -62,7 +62,7 @@ def test_a_resumed_run_is_the_same_run(scenes: Path, tmp_path: Path) -> None:
     assert whole.finished
     assert set(whole.values) == {"oIoU", "mIoU", "P@0.5", "P@0.6", "P@0.7", "P@0.8", "P@0.9"}
     assert not run(scenes, tmp_path / "b", max_steps=2).finished
-    run(scenes, tmp_path / "b", resume=True)
+    run(scenes, tmp_path / "b")
     one, other = tensors(tmp_path / "a"), tensors(tmp_path / "b")
     assert all(torch.equal(one[name], other[name]) for name in one)
     assert load_unilseg(tmp_path / "a").sha256 == load_unilseg(tmp_path / "b").sha256

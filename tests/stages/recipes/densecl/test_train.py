@@ -66,7 +66,7 @@ def test_a_resumed_run_is_the_uninterrupted_one(photos: Path, tmp_path: Path) ->
     assert (whole.step, whole.finished) == (5, True)
     part = run(photos, tmp_path / "parts", *extra, max_steps=2)
     assert (part.step, part.finished) == (2, False)
-    assert run(photos, tmp_path / "parts", *extra, resume=True).finished
+    assert run(photos, tmp_path / "parts", *extra).finished
     assert curve(tmp_path / "parts") == curve(tmp_path / "whole")
     for name, value in weights(tmp_path / "whole").items():
         assert torch.equal(value, weights(tmp_path / "parts")[name]), name
@@ -98,14 +98,12 @@ def test_lambda_warms_up() -> None:
     assert [warm.weight(step) for step in (0, 9, 10)] == [0.0, 0.0, 1.0]
 
 
-def test_a_run_is_not_overwritten_nor_resumed_as_another(photos: Path, tmp_path: Path) -> None:
+def test_a_run_does_not_go_on_as_another(photos: Path, tmp_path: Path) -> None:
     run(photos, tmp_path / "run", max_steps=1)
-    with pytest.raises(UserError, match="--resume"):
-        run(photos, tmp_path / "run")
     with pytest.raises(UserError, match=r"model.tau was 0.2, now 0.1"):
-        run(photos, tmp_path / "run", "model.tau=0.1", resume=True)
+        run(photos, tmp_path / "run", "model.tau=0.1")
     with pytest.raises(UserError, match="another state of"):
-        run(Path(f"{photos}/photo_000[0-7].jpg"), tmp_path / "run", resume=True)
+        run(Path(f"{photos}/photo_000[0-7].jpg"), tmp_path / "run")
 
 
 def test_too_few_photographs(photos: Path, tmp_path: Path) -> None:
@@ -143,7 +141,7 @@ def test_an_infinite_loss_stops_and_names_the_last_good_checkpoint(photos: Path,
         state["momentum_buffer"].fill_(float("inf"))  # as a diverging run does sooner or later
     torch.save(content, tmp_path / "run" / "last.ckpt")
     with pytest.raises(UserError, match=r"became NaN or infinite by step 3; the last good checkpoint is .*last.ckpt"):
-        run(photos, tmp_path / "run", resume=True)
+        run(photos, tmp_path / "run")
     assert read_checkpoint(tmp_path / "run" / "last.ckpt").step == 1
 
 
@@ -193,7 +191,7 @@ from pathlib import Path
 from training_runs import densecl
 torch.set_num_threads(1)
 photos, out, world, overrides = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3]), json.loads(sys.argv[4])
-densecl(photos, out, overrides, processes=world, resume=True)
+densecl(photos, out, overrides, processes=world)
 """
 
 
