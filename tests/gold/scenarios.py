@@ -100,7 +100,7 @@ def main(target: Path) -> None:
     recorded: dict[str, object] = {}
     with TemporaryDirectory() as folder:
         world = make_world(Path(folder))
-        recorded["root_hash"] = labels_hash(Path(folder))
+        recorded["root_hashes"] = [labels_hash(Path(folder))]  # of this processor; add those of others
         for kind in ("densecl", "pretrain", "finetune"):
             for processes in (1, 2):
                 out = Path(folder) / f"{kind}{processes}"

@@ -40,4 +40,4 @@ def test_losses_of_two_processes(kind: str, world: World, tmp_path: Path) -> Non
 
 
 def test_the_root_hash_of_a_data_set(tmp_path: Path) -> None:
-    assert labels_hash(tmp_path) == GOLD["root_hash"]
+    assert labels_hash(tmp_path) in GOLD["root_hashes"]  # on an Intel Xeon and an AMD EPYC
