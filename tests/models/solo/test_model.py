@@ -98,10 +98,10 @@ def test_one_batch_is_learned_by_heart(name: str) -> None:
         for mask, label in zip(target.masks, target.labels, strict=True):
             image[:, mask.bool()] = torch.eye(3)[label][:, None] * 2
     optimizer = torch.optim.AdamW(model.parameters(), weight_decay=0)
-    rate = 5e-3 if name.startswith("deform") else 1e-2  # offsets ask for care
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rate, total_steps=150, pct_start=0.2)
+    rate, steps = (5e-3, 250) if name.startswith("deform") else (1e-2, 150)  # offsets ask for care
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rate, total_steps=steps, pct_start=0.2)
     start: dict[str, float] = {}
-    for _ in range(150):
+    for _ in range(steps):
         losses = losses_of(model, images, targets)
         start = start or {key: value.item() for key, value in losses.items()}
         optimizer.zero_grad()
