@@ -26,6 +26,8 @@ from saliency_prompt.schemas.training.registry import load_pretraining_config
 from saliency_prompt.stages.instances.samples import Batch, collate
 from saliency_prompt.stages.recipes.saliency_prompt import SaliencyPrompt
 
+FAST_BF16 = bool(describe(torch.device("cpu"))["cpu_bf16"])  # else it is many times slower than fp32
+
 
 def make_step(name: str, assigner: str, data: PseudoLabelDataset, batch: Batch) -> Callable[[], None]:
     settings = [f"prompt.assigner={assigner}", f"prompt.kernel_weight={float(assigner != 'none')}"]
@@ -37,7 +39,7 @@ def make_step(name: str, assigner: str, data: PseudoLabelDataset, batch: Batch) 
     optimizer = module.configure_optimizers()
 
     def step() -> None:
-        with torch.autocast("cpu", torch.bfloat16):
+        with torch.autocast("cpu", torch.bfloat16, enabled=FAST_BF16):
             loss = torch.stack(list(module.losses(batch).values())).sum()
         loss.backward()
         optimizer.step()

@@ -22,6 +22,7 @@ from typing import IO, TYPE_CHECKING, cast
 
 from ..schemas.errors import UserError
 from .onnx import named_tensors, read_onnx
+from .pickled import PickleError, read_plain_pickle
 from .registered import WEIGHTS, WeightsEntry
 
 if TYPE_CHECKING:
@@ -183,8 +184,9 @@ def fetch(entry: WeightsEntry, cache: Path | None = None, progress: Progress | N
 def read_tensors(path: Path) -> dict[str, object]:
     """The contents of a weights file, on the CPU: a dictionary of tensors, or the dictionaries around one.
 
-    A safetensors file is told by its suffix or its first bytes; any other goes through torch's loader that
-    accepts tensors and plain containers alone. Raises UserError for a damaged file, or one that would run code.
+    A safetensors file is told by its suffix or its first bytes. A `.pkl` that torch did not write (detectron2's
+    checkpoints) may hold arrays and plain values; any other file goes through torch's loader that accepts tensors and
+    plain containers alone. Raises UserError for a damaged file, or one that would run code.
     """
     import pickle
 
@@ -199,13 +201,15 @@ def read_tensors(path: Path) -> dict[str, object]:
             return dict(named_tensors(read_onnx(path)))
         if path.suffix == ".safetensors" or head[8:] == b"{":
             tensors = load_file(path)
+        elif path.suffix == ".pkl" and not head.startswith(b"PK"):
+            tensors = _with_tensors(read_plain_pickle(path.read_bytes()))
         else:
             tensors = torch.load(path, map_location="cpu", weights_only=True)
     except UserError:
         raise
     except OSError as error:
         raise UserError(f"cannot read the weights file {path} ({error.strerror}): {_WAY_OUT}") from error
-    except pickle.UnpicklingError as error:
+    except (pickle.UnpicklingError, PickleError) as error:
         raise UserError(
             f"{path} holds more than tensors, or is damaged, and was not loaded, for loading it could run code: save "
             "its state dict as .safetensors"
@@ -216,6 +220,18 @@ def read_tensors(path: Path) -> dict[str, object]:
     if not isinstance(tensors, dict):
         raise UserError(f"{path} holds a {type(tensors).__name__}, not a state dict: save its state_dict()")
     return cast("dict[str, object]", tensors)
+
+
+def _with_tensors(value: object) -> object:
+    """A value with tensors where it has arrays."""
+    import numpy as np
+    import torch
+
+    if isinstance(value, dict):
+        return {name: _with_tensors(one) for name, one in value.items()}
+    if isinstance(value, np.ndarray):
+        return torch.from_numpy(value.astype(value.dtype.newbyteorder("=")))
+    return value
 
 
 class _InterruptedError(Exception):

@@ -17,9 +17,9 @@ from pycocotools import mask as coco_mask
 
 from ...schemas.errors import UserError
 from ...schemas.records import ImageRef
+from ...store.pickled import PickleError, read_plain_pickle
 from ...store.weights import sha256_of
 from .pairs import Pair
-from .pickled import PickleError, read_plain_pickle
 
 INSTANCES = "instances.json"
 

@@ -1,6 +1,7 @@
 """Checkpoints of other programs come in as runs, and give what those programs gave."""
 
 import json
+import pickle
 from pathlib import Path
 
 import pytest
@@ -87,10 +88,16 @@ def test_mask2former(tmp_path: Path) -> None:
     torch.testing.assert_close(last.masks, io["decoder/9/mask_logits"], atol=1e-3, rtol=1e-3)
 
 
-def test_mask2former_of_its_authors(tmp_path: Path) -> None:
+@pytest.mark.parametrize("suffix", [".pth", ".pkl"])
+def test_mask2former_of_its_authors(tmp_path: Path, suffix: str) -> None:
     io, weights = read_oracle("hf_mask2former_resnet")
-    path = tmp_path / "published.pth"
-    torch.save({"model": mask2former_of_detectron2(weights), "trainer": None, "iteration": 7}, path)
+    path = (tmp_path / "published").with_suffix(suffix)
+    theirs = mask2former_of_detectron2(weights)
+    if suffix == ".pkl":  # as detectron2 publishes its models
+        arrays = {name: value.numpy() for name, value in theirs.items()}
+        path.write_bytes(pickle.dumps({"model": arrays, "__author__": "third_party", "matching_heuristics": True}))
+    else:
+        torch.save({"model": theirs, "trainer": None, "iteration": 7}, path)
     found = import_checkpoint(path, "mask2former", tmp_path / "run", WISHES)
     assert found.unknown == ["criterion.empty_weight"]
     host = load_detector(tmp_path / "run").module

@@ -3,11 +3,9 @@ import pickle
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
 from saliency_prompt.schemas.errors import UserError
-from saliency_prompt.stages.referring.pickled import PickleError, read_plain_pickle
 from saliency_prompt.stages.referring.references import References
 
 SQUARE = [[2, 2, 6, 2, 6, 6, 2, 6]]
@@ -72,26 +70,6 @@ def test_reads_refer_grefcoco_and_one_file(tmp_path: Path, name: str) -> None:
     assert not none.mask(10, 12).any()
     assert list(found.texts()) == ["the square", "left", "both", "a dog"]
     assert len(References(str(tmp_path / name), "photos", "val")) == 2
-
-
-@pytest.mark.parametrize("protocol", range(5))
-def test_pickles_of_plain_values_are_read(protocol: int) -> None:
-    value = [
-        {"a": 1, "b": [1.5, None, True, False], "c": ("x", 2**40, -3, b"y" if protocol > 2 else "y")},
-        [],
-        {},
-        REFS,
-    ]
-    assert read_plain_pickle(pickle.dumps(value, protocol=protocol)) == value
-
-
-def test_pickles_that_do_things_are_refused() -> None:
-    for value in (np.zeros(2), Path("x"), print):
-        with pytest.raises(PickleError, match="more than plain values"):
-            read_plain_pickle(pickle.dumps(value))
-    for data in (b"", b"rubbish", pickle.dumps(REFS)[:-20]):
-        with pytest.raises(PickleError):
-            read_plain_pickle(data)
 
 
 def test_bad_files_say_what_to_do(tmp_path: Path) -> None:
