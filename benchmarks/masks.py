@@ -1,17 +1,20 @@
 """Masks of real photographs by every generator: class-agnostic AP and AR, and what they cost.
 
     python benchmarks/masks.py --images DIR --gt COCO.json [--half tune|report|all] [--every N] [--arms NAME ...]
-        [--producer NAME --set KEY=VALUE ...] [--cache DIR] [--json F] [--figure F --show LICENCES.json]
+        [--set KEY=VALUE ...] [--proxy WEIGHTS] [--cache DIR] [--json F] [--figure F --show LICENCES.json]
 
 Photographs are sorted by name: every second one is for tuning, the others for reporting. With `--cache`, features are
-read from there if they are there, and times of the backbone mean nothing.
+read from there if they are there, and times of the backbone mean nothing. Every arm has a process of its own, whose
+peak of memory is reported. What is in F already is kept; `--proxy` adds arms of a ResNet-50 with caffe-style strides.
 """
 
 import argparse
 import hashlib
 import json
+import multiprocessing
 import resource
 import time
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -34,12 +37,21 @@ from saliency_prompt.stages.producers.registry import LOADERS
 
 CPU = torch.device("cpu")
 VIT = ["features.weights=dinov2-s14-focus", "decode.short_side=448", "decode.long_side=896", "decode.align=14"]
-FILLED = "DINOv2, saliency filled by merge"  # merge is given the masks of the arm "DINOv2, saliency"
+FOUND = "DINOv2, saliency"
+FILLED = "DINOv2, saliency filled by merge"  # merge is given the masks of FOUND
+LAB, MINI = "features.weights=lab-color", "features.weights=densecl-r18-mini"
+MASKNESS = ["filters.min_score=null", "filters.min_maskness=0.7"]  # the thesis's cut; else the code's
+CONV = ["features.level=c4", "decode.align=16"]
 ARMS: dict[str, tuple[str, str, list[str]]] = {
-    "lab-color, saliency": ("saliency", "saliency-prompt", ["features.weights=lab-color"]),
-    "DINOv2, saliency": ("saliency", "saliency-prompt", VIT),
-    "lab-color, merge": ("merge", "merge", ["features.weights=lab-color", "features.level=c4"]),
+    "lab-color, saliency": ("saliency", "saliency-prompt", [LAB]),
+    "lab-color, saliency by maskness": ("saliency", "saliency-prompt", [LAB, *MASKNESS]),
+    FOUND: ("saliency", "saliency-prompt", VIT),
+    "DINOv2, saliency by maskness": ("saliency", "saliency-prompt", [*VIT, *MASKNESS]),
+    "DenseCL mini, saliency": ("saliency", "saliency-prompt", [MINI]),
+    "lab-color, merge": ("merge", "merge", [LAB, "features.level=c4"]),
+    "DenseCL mini, merge": ("merge", "merge", [MINI, *CONV]),
     "DINOv2, merge": ("merge", "merge", []),
+    "DINOv2, merge, 1000 masks": ("merge", "merge", ["merge.max_masks=1000"]),
     FILLED: ("merge", "merge", ["merge.fill=0.5"]),
     "DINOv2, merge-large": ("merge", "merge-large", []),
     "DINOv2, ncut": ("ncut", "maskcut", []),
@@ -56,6 +68,7 @@ class Tally:
     forward_s: float = 0.0
     bare_s: float = 0.0
     record_s: float = 0.0
+    peak_gb: float = 0.0
 
 
 def cached(extractor: FeatureExtractor, folder: Path, key: str) -> None:
@@ -122,7 +135,25 @@ def run_arm(
                 }
                 for counts, score in zip(record.masks.counts, record.masks.score, strict=True)
             ]
+    tally.peak_gb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     return tally
+
+
+def judge(tally: Tally, gt: Path, ids: list[int], timed: bool) -> dict[str, float | None]:
+    """Of the masks, and of what they cost an image."""
+    scores = evaluate_coco(gt, tally.detections, ("segm",), image_ids=ids)["segm"]
+    names = ("AP", "AP50", "AR10", "AR100", "ARs", "ARm", "ARl")
+    found: dict[str, float | None] = {name: round(float(scores[name] or 0), 2) for name in names}
+    most = evaluate_coco(gt, tally.detections, ("segm",), image_ids=ids, most=1000)["segm"]
+    return {
+        **found,
+        "AR1000": round(float(most["AR1000"] or 0), 2),
+        "masks": round(len(tally.detections) / len(ids), 1),
+        "forward_s": round(tally.forward_s / len(ids), 3) if timed else None,
+        "bare_s": round(tally.bare_s / len(ids), 3) if timed else None,
+        "record_s": round(tally.record_s / len(ids), 3),
+        "peak_gb": round(tally.peak_gb, 2),
+    }
 
 
 def picture(tallies: dict[str, Tally], images: list[dict[str, Any]], root: Path, target: Path) -> None:
@@ -154,48 +185,50 @@ def main() -> None:
     parser.add_argument("--every", type=int, default=1, help="take every n-th photograph of the half")
     parser.add_argument("--arms", nargs="*", default=list(ARMS))
     parser.add_argument("--set", action="append", default=[], help="on top of every arm")
+    parser.add_argument("--proxy", type=Path, help="weights of a ResNet-50 with strides on its 1x1 convolutions")
     parser.add_argument("--cache", type=Path)
     parser.add_argument("--json", type=Path)
     parser.add_argument("--figure", type=Path)
     parser.add_argument("--show", type=Path, help="json list of file names that may be shown")
     options = parser.parse_args()
+    arms, chosen = dict(ARMS), list(options.arms)
+    if options.proxy:
+        proxy = [f"features.weights={options.proxy.absolute()}", "features.stride_in_1x1=true"]
+        more = {
+            "ResNet-50 proxy, saliency": ("saliency", "saliency-prompt", proxy),
+            "ResNet-50 proxy, merge": ("merge", "merge", [*proxy, *CONV]),
+        }
+        arms, chosen = arms | more, [*chosen, *more]
     if options.cache:
         options.cache.mkdir(parents=True, exist_ok=True)
     images = sorted(json.loads(options.gt.read_text())["images"], key=lambda image: image["file_name"])
     images = {"tune": images[::2], "report": images[1::2], "all": images}[options.half][:: options.every]
-    result: dict[str, Any] = {}
+    report: dict[str, Any] = {"benchmark": "masks", "half": options.half, "photographs": len(images), "arms": {}}
+    report["settings"] = options.set
+    if options.json and options.json.exists():
+        known = json.loads(options.json.read_text())
+        if any(known[name] != report[name] for name in ("half", "photographs", "settings")):
+            parser.error(f"{options.json} is of other photographs or settings: give another file")
+        report["arms"] = known["arms"]
+    report["environment"] = describe(CPU)
     tallies: dict[str, Tally] = {}
-    for name in options.arms:
-        producer, preset, overrides = ARMS[name]
-        before = tallies["DINOv2, saliency"] if name == FILLED else None
-        tally = run_arm((producer, preset, [*overrides, *options.set]), images, options.images, options.cache, before)
-        scores = evaluate_coco(options.gt, tally.detections, ("segm",), image_ids=[image["id"] for image in images])
-        count = len(images)
-        result[name] = {
-            **{
-                k: round(float(scores["segm"][k] or 0), 2) for k in ("AP", "AP50", "AR10", "AR100", "ARs", "ARm", "ARl")
-            },
-            "masks": round(len(tally.detections) / count, 1),
-            "forward_s": round(tally.forward_s / count, 3),
-            "record_s": round(tally.record_s / count, 3),
-            "bare_s": round(tally.bare_s / count, 3) if options.cache is None else None,
-        }
-        print(name, result[name], flush=True)
-        tallies[name] = tally
+    due = {name for name in chosen if name not in report["arms"] or options.figure}
+    due |= {FOUND} if FILLED in due else set()
+    for name in sorted(due, key=list(arms).index):
+        producer, preset, overrides = arms[name]
+        before = tallies[FOUND] if name == FILLED else None
+        arm = (producer, preset, [*overrides, *options.set])
+        with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as alone:
+            tallies[name] = alone.submit(run_arm, arm, images, options.images, options.cache, before).result()
+        report["arms"][name] = judge(tallies[name], options.gt, [image["id"] for image in images], not options.cache)
+        print(name, report["arms"][name], flush=True)
+        if options.json:
+            options.json.write_text(json.dumps(report, indent=2) + "\n")
     if options.figure:
         free = set(json.loads(options.show.read_text()))
         shown = [image for image in images if image["file_name"] in free][:8]
-        best = sorted(result, key=lambda name: -result[name]["AP"])[:4]
+        best = sorted(tallies, key=lambda name: -report["arms"][name]["AP"])[:4]
         picture({name: tallies[name] for name in best}, shown, options.images, options.figure)
-    report = {
-        "benchmark": "masks",
-        "half": options.half,
-        "photographs": len(images),
-        "settings": options.set,
-        "arms": result,
-        "peak_rss_gb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, 2),
-        "environment": describe(CPU),
-    }
     publish(report, options.json)
 
 
