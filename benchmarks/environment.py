@@ -9,6 +9,8 @@ from typing import Any
 
 import torch
 
+from saliency_prompt.stages.device import resolve_precision
+
 
 def describe(device: torch.device) -> dict[str, Any]:
     """Hardware and versions."""
@@ -16,7 +18,7 @@ def describe(device: torch.device) -> dict[str, Any]:
     return {
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
         "cpu": str(capabilities.get("cpu_name", platform.processor())),
-        "cpu_bf16": bool(capabilities.get("amx_bf16", False)),
+        "cpu_bf16": resolve_precision("auto", torch.device("cpu")) == "bf16",
         "cores": os.cpu_count(),
         "torch_threads": torch.get_num_threads(),
         "python": platform.python_version(),

@@ -175,16 +175,16 @@ def pretraining(work: Path, seed: int, held: Path, share: float) -> dict[str, Ar
     def epochs(size: int, steps: float) -> int:
         return max(1, round(steps * share / (size // BATCH)))
 
-    half = epochs(count + labels, 400)
-    stages = (f"trainer.pretrain_epochs={half}", "trainer.pretrain_lr=2e-3")
+    whole = max(2, epochs(count + labels, 800))
+    stages = (f"trainer.pretrain_epochs={whole // 2}", "trainer.pretrain_lr=2e-3")
     return {
         "references alone": lambda: train(work / "alone", few, held, epochs(labels, 800), seed),
-        "jointly": lambda: train(work / "joint", both, held, 2 * half, seed),
+        "jointly": lambda: train(work / "joint", both, held, whole, seed),
         "pairs alone": lambda: train(first, {"dataset": pairs}, held, epochs(count, 400), seed),
         "pairs, then references": lambda: train(
             work / "then", {**few, "start": str(first)}, held, epochs(labels, 400), seed
         ),
-        "pairs, then both": lambda: train(work / "two", both, held, half, seed, *stages),
+        "pairs, then both": lambda: train(work / "two", both, held, whole - whole // 2, seed, *stages),
     }
 
 
@@ -192,6 +192,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("what", choices=["parts", "pretraining"])
     parser.add_argument("seed", type=int)
+    parser.add_argument("--arms", nargs="*", help="Some of them; `pairs, then references` needs `pairs alone`.")
     parser.add_argument("--share", type=float, default=1.0, help="Of scenes and steps; below 1 for a trial.")
     parser.add_argument("--json", type=Path, required=True)
     options = parser.parse_args()
@@ -199,6 +200,8 @@ def main() -> None:
     held = write_word_scenes(work / "held", HELD, max(2, round(60 * options.share)), texts=5)
     arms = {"parts": parts, "pretraining": pretraining}[options.what](work, options.seed, held, options.share)
     for name, arm in arms.items():
+        if options.arms and name not in options.arms:
+            continue
         found = arm()
         print(options.seed, name, found, flush=True)
         old = json.loads(options.json.read_text()) if options.json.exists() else {}

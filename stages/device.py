@@ -13,7 +13,13 @@ def resolve_precision(precision: str, device: torch.device) -> str:
         return precision
     if device.type == "cuda":
         return "bf16" if torch.cuda.get_device_capability(device) >= (8, 0) else "fp16"
-    return "bf16" if device.type == "cpu" and torch.cpu.get_capabilities().get("amx_bf16", False) else "fp32"
+    return "bf16" if device.type == "cpu" and _cpu_multiplies_bf16() else "fp32"
+
+
+def _cpu_multiplies_bf16() -> bool:
+    """Whether torch has instructions for it (Intel's AMX, or AVX-512): without, bf16 is many times slower than fp32."""
+    known = torch.cpu.get_capabilities()
+    return bool(known.get("amx_bf16", False) or known.get("avx512_bf16", False))
 
 
 def automatic(device: torch.device) -> dict[str, str | int]:
