@@ -3,8 +3,8 @@
     python benchmarks/nms.py [--masks 500] [--size 200 336] [--device cpu] [--json F]
 
 The times of both are taken in turn, on the same masks, and their ratio is that of the medians. On a CPU they are those
-of the process, so that others on the machine do not count. The product runs on the
-units that NMS may use: factors of 0 and 1 are exact in bf16. Masks are random ellipses; scores fall.
+of the process, so that others on the machine do not count. The product runs on the units that NMS may use: factors of 0
+and 1 are exact as bytes and in bf16. Masks are random ellipses; scores fall.
 """
 
 import argparse
@@ -17,7 +17,7 @@ import torch
 from environment import describe, publish
 from torch import Tensor
 
-from saliency_prompt.models.arithmetic import exact_bf16_products
+from saliency_prompt.models.arithmetic import exact_bf16_products, intersections
 from saliency_prompt.models.nms import SUPPRESSIONS, suppress
 
 
@@ -46,11 +46,11 @@ def main() -> None:
     scores = torch.linspace(1, 0.1, options.masks, device=device)[None]
     labels = torch.arange(options.masks, device=device)[None] % 5
 
-    def product() -> Tensor:
+    def in_bf16() -> Tensor:
         with exact_bf16_products(device):
             return torch.bmm(masks, masks.transpose(1, 2))
 
-    calls: dict[str, Callable[[], Tensor]] = {"product": product}
+    calls: dict[str, Callable[[], Tensor]] = {"product": lambda: intersections(masks), "product in bf16": in_bf16}
     for kind in SUPPRESSIONS:
         calls[kind] = lambda kind=kind: suppress(kind, masks, scores, labels)
     clock = time.perf_counter if device.type == "cuda" else time.process_time

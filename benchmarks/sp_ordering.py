@@ -135,12 +135,14 @@ def learn(module: nn.Module, losses: Any, samples: list[Any], size: Size, seed: 
 def pretrain(world: World, host: Any, arm: Arm, size: Size, seed: int) -> float:
     """Prompts, kernel loss and the host's own losses; the length of prompts over that of their queries at the end."""
     samples, shape, ratios = world.sources[arm.source], (world.side, world.side), [0.0]
-    how = Prompting(arm.assigner or "cosine", arm.inject_at, scale=arm.scale, dropout=0.05)  # type: ignore[arg-type]
+    how = None
+    if arm.assigner != "none":
+        how = Prompting(arm.assigner, arm.inject_at, scale=arm.scale, dropout=0.05)  # type: ignore[arg-type]
     project = nn.Linear(samples[0][2].shape[1], host.channels)
 
     def losses(images: Tensor, targets: list[Any], rest: list[Any]) -> dict[str, Tensor]:
         pyramid, sizes = host.features(images), [shape] * len(images)
-        if arm.assigner == "none":
+        if how is None:
             initial = host.start(pyramid, sizes)
             queries = initial.queries
         else:

@@ -2,8 +2,12 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 
 import torch
+from torch import Tensor
+
+INT8_UNITS = ("amx_int8", "avx512_vnni", "avx_vnni", "avx_vnni_int8")
 
 
 @contextmanager
@@ -26,3 +30,21 @@ def exact_bf16_products(device: torch.device) -> Iterator[None]:
         yield
     finally:
         backend.fp32_precision = before
+
+
+def intersections(masks_BMK: Tensor) -> Tensor:
+    """Cells that each two masks have in common: 0/1 fp32 [B, M, K] -> whole numbers in fp32 [B, M, M].
+
+    On processors that multiply bytes this takes a quarter of the time of bf16 products there; both are exact.
+    """
+    if masks_BMK.device.type == "cpu" and masks_BMK.numel() and _cpu_multiplies_bytes():
+        bytes_BMK = masks_BMK.to(torch.int8)
+        return torch.stack([torch._int_mm(one, one.t()) for one in bytes_BMK]).float()
+    with exact_bf16_products(masks_BMK.device):
+        return torch.bmm(masks_BMK, masks_BMK.transpose(1, 2))
+
+
+@lru_cache(maxsize=1)
+def _cpu_multiplies_bytes() -> bool:
+    known = torch.cpu.get_capabilities()
+    return any(known.get(name, False) for name in INT8_UNITS)

@@ -11,7 +11,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-from .arithmetic import exact_bf16_products
+from .arithmetic import intersections
 
 Suppression = Literal["hard", "soft", "fast", "matrix"]
 SUPPRESSIONS: tuple[Suppression, ...] = get_args(Suppression)
@@ -19,8 +19,7 @@ SUPPRESSIONS: tuple[Suppression, ...] = get_args(Suppression)
 
 def iou_matrix(masks_BMK: Tensor) -> Tensor:
     """Pairwise IoU of binary masks: 0/1 fp32 [B, M, K] -> [B, M, M]. Empty masks have IoU 0 with all."""
-    with exact_bf16_products(masks_BMK.device):
-        inter_BMM = torch.bmm(masks_BMK, masks_BMK.transpose(1, 2))
+    inter_BMM = intersections(masks_BMK)
     area_BM = inter_BMM.diagonal(dim1=1, dim2=2)
     union_BMM = (area_BM.unsqueeze(2) + area_BM.unsqueeze(1)).sub_(inter_BMM)
     return inter_BMM.div_(union_BMM.clamp_min_(1))

@@ -5,6 +5,7 @@ Shape legend: B images, R rounds, n masks, h w cells, H W pixels.
 
 import cv2
 import numpy as np
+import torch
 import torch.nn.functional as F
 
 from ....schemas.labels.ncut import NcutLabelConfig
@@ -31,12 +32,19 @@ class NcutProducer(FeatureProducer[NcutLabelConfig, Cuts]):
             shrink = (cut.max_cells / (height * width)) ** 0.5
             size = (max(1, int(height * shrink)), max(1, int(width * shrink)))
             features_BDhw = F.adaptive_avg_pool2d(features_BDhw, size)
-        found = (
-            mask_cuts(features_BDhw, cut.tau, cut.rounds)
+        # on a CPU the affinities of one image stay in its cache, those of a batch do not: 0.04 s an image for 0.34
+        pieces = features_BDhw.split(1) if self.device.type == "cpu" else (features_BDhw,)
+        found = [
+            mask_cuts(piece, cut.tau, cut.rounds)
             if cut.kind == "mask"
-            else one_cut(features_BDhw, cut.neighbours, cut.sharpening)
+            else one_cut(piece, cut.neighbours, cut.sharpening)
+            for piece in pieces
+        ]
+        return Cuts(
+            to_host(torch.cat([one.maps for one in found])),
+            to_host(torch.cat([one.scores for one in found])),
+            to_host(torch.cat([one.finite for one in found])),
         )
-        return Cuts(to_host(found.maps), to_host(found.scores), to_host(found.finite))
 
     def finite(self, found: Cuts, i: int) -> bool:
         """See `FeatureProducer`."""
