@@ -24,7 +24,7 @@ def demo(
 ) -> None:
     """Label five photographs that ship with scikit-image, and draw what was found.
 
-    By merging features of DINOv2, six masks each, where the extra dinov2 is installed; else by saliency of colour and
+    By merging regions, six masks each: of DINOv2's features where the extra dinov2 is installed, else of colour and
     texture. With --weights, by saliency of these.
     """
     from ..pipeline.demo import write_photographs
@@ -41,11 +41,12 @@ def demo(
         shutil.rmtree(folder / name, ignore_errors=True)
     console = plain_console()
     style = PLAIN
-    if weights is None and obtainable(WEIGHTS[MODERN]):
-        settings = load_label_config("merge", overrides=["merge.max_masks=6"])  # what an eye can tell apart
+    if weights is None:
+        preset = "merge" if obtainable(WEIGHTS[MODERN]) else "merge-color"
+        settings = load_label_config("merge", preset, overrides=["merge.max_masks=6"])  # what an eye can tell apart
         style = Style(labels=0)  # its scores are an order alone
     else:
-        settings = load_label_config("saliency", overrides=[f"features.weights={weights or 'lab-color'!r}"])
+        settings = load_label_config("saliency", overrides=[f"features.weights={weights!r}"])
     start = time.perf_counter()
     with Display(console) as display:
         job = Job(str(folder / "dataset"), settings, resolve_device(device))

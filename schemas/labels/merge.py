@@ -85,6 +85,8 @@ MERGE_PRESETS: dict[str, dict[str, dict[str, Any]]] = {
     "merge": {"features": _DINOV2, "decode": _SIZE},
     # small things as well, at three times the cost
     "merge-large": {"features": _DINOV2, "decode": _SIZE, "merge": {"scales": (1.0, 1.5), "side": 10}},
+    # needs no weights: cells of 16 pixels, of colour and texture
+    "merge-color": {"features": {"weights": "lab-color", "level": "c4"}},
     # the same grid of cells with patches of 16. Keys of DINO: LOST, section 3.1; TokenCut, section 3.2
     "merge-dino": {"features": {"weights": "dino-s16", "take": "keys"}, "decode": _SIZE_16},
     "merge-dinov3": {"features": {"weights": "dinov3-s16"}, "decode": _SIZE_16},

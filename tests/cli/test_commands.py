@@ -13,6 +13,7 @@ from pycocotools.coco import COCO
 
 from commands import complains, run
 from corpus import scene, write_photos
+from saliency_prompt.cli.demo import demo
 from saliency_prompt.schemas.labels.saliency import Config
 from saliency_prompt.store.dataset import Dataset
 
@@ -277,3 +278,11 @@ def test_demo(tmp_path: Path) -> None:
     assert len(paths) == 5
     assert all(Path(path).is_file() for path in paths)
     assert "seconds" in said
+
+
+def test_demo_without_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("saliency_prompt.cli.demo.obtainable", lambda _: False)
+    demo(str(tmp_path / "demo"), device="cpu")
+    card = Dataset.open(str(tmp_path / "demo" / "dataset")).card
+    assert (card.producer, card.config["features"]["weights"]) == ("merge", "lab-color")
+    assert len(list((tmp_path / "demo" / "overlays").glob("*.png"))) == 5
