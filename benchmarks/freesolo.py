@@ -185,7 +185,8 @@ def main() -> None:
     result["arguments"] = {k: str(v) for k, v in vars(args).items() if k not in ("out", "merge")}
     for path in args.merge:
         part = json.loads(path.read_text())
-        result |= {"arguments": part["arguments"], "seeds": [*result["seeds"], *part["seeds"]]}
+        result |= {name: part[name] for name in ("arguments", "environment")}
+        result["seeds"] += part["seeds"]
     for seed in () if args.merge else range(args.first_seed, args.first_seed + args.seeds):
         with tempfile.TemporaryDirectory() as base:
             result["seeds"].append(one_seed(seed, args, Path(base)))
