@@ -39,7 +39,7 @@ class _Kind:
         self.order = str(state[1])
 
     def read(self, data: Any) -> Any:
-        kind = np.dtype(self.code).newbyteorder(self.order)  # type: ignore[call-overload]
+        kind = np.dtype(f"{self.order}{self.code}")
         if kind.kind not in "biuf":
             raise PickleError(f"it asks for more than plain values and arrays of numbers ({self.code})")
         return np.frombuffer(data.encode("latin-1") if isinstance(data, str) else data, kind)
