@@ -23,4 +23,4 @@ def test_it_learns_what_words_mean(tmp_path: Path) -> None:
     )
     job = TrainingJob("unilseg", load_unilseg_config("tiny", overrides=overrides), inputs, tmp_path / "run")
     outcome = job.run(Place(torch.device("cpu")), Control())
-    assert outcome.values["oIoU"] > 45  # everything in the scene, whatever is asked for, has less than 40
+    assert outcome.values["oIoU"] > 42  # everything in the scene, whatever is asked for, has less than 40
