@@ -133,14 +133,15 @@ def few_labels(
     return found
 
 
-def paired(seeds: list[dict[str, Any]], better: str, than: str) -> dict[str, dict[str, float]]:
-    """Mean difference over seeds and half the width of its 95 % interval (Student's t, of the seeds' spread)."""
+def paired(seeds: list[dict[str, Any]], better: str, than: str) -> dict[str, dict[str, float | None]]:
+    """Mean difference over seeds and half the width of its 95 % interval (Student's t); None of one seed."""
     found = {}
     for name in seeds[0][than]:
         gain = np.array([one[better][name] - one[than][name] for one in seeds])
-        known = len(gain) - 1 in T975
-        half = T975[len(gain) - 1] * gain.std(ddof=1) / np.sqrt(len(gain)) if known else float("nan")
-        found[name] = {"mean": round(float(gain.mean()), 2), "half": round(float(half), 2)}
+        half = None
+        if len(gain) - 1 in T975:
+            half = round(float(T975[len(gain) - 1] * gain.std(ddof=1) / np.sqrt(len(gain))), 2)
+        found[name] = {"mean": round(float(gain.mean()), 2), "half": half}
     return found
 
 

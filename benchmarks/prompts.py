@@ -23,10 +23,11 @@ from saliency_prompt import PseudoLabelDataset
 from saliency_prompt.models.backbones.registry import build_backbone
 from saliency_prompt.pipeline.training.model import build_model
 from saliency_prompt.schemas.training.registry import load_pretraining_config
+from saliency_prompt.stages.device import resolve_precision
 from saliency_prompt.stages.instances.samples import Batch, collate
 from saliency_prompt.stages.recipes.saliency_prompt import SaliencyPrompt
 
-FAST_BF16 = bool(describe(torch.device("cpu"))["cpu_bf16"])  # else it is many times slower than fp32
+FAST_BF16 = resolve_precision("auto", torch.device("cpu")) == "bf16"
 
 
 def make_step(name: str, assigner: str, data: PseudoLabelDataset, batch: Batch) -> Callable[[], None]:

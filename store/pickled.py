@@ -6,7 +6,7 @@ lists, tuples, dicts and numpy's arrays of numbers are known; any other ends the
 
 import pickletools
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -49,7 +49,7 @@ class _Kind:
 class _Array:
     """An array that a pickle names first and fills afterwards."""
 
-    value: Any = None
+    value: Any = field(default=None, init=False)
 
     def build(self, state: Any) -> None:
         _, shape, kind, by_columns, data = state
@@ -68,7 +68,9 @@ def _encode(text: str, encoding: str) -> bytes:
 
 
 def _from_buffer(data: Any, kind: _Kind, shape: Any, order: str) -> _Array:
-    return _Array(kind.read(data).reshape(shape, order={"C": "C", "F": "F"}[order]))
+    found = _Array()
+    found.build((1, shape, kind, {"C": False, "F": True}[order], data))
+    return found
 
 
 _CALLS = {
@@ -76,7 +78,7 @@ _CALLS = {
     "__builtin__ bytes": _Call(lambda: b""),
     "collections OrderedDict": _Call(lambda pairs=(): dict(pairs)),
     "numpy dtype": _Call(lambda code, *_: _Kind(code)),
-    "numpy ndarray": _Call(_Array),
+    "numpy ndarray": _Call(_Array),  # the kind of what is reconstructed
 }
 for _core in ("numpy.core", "numpy._core"):  # before and from numpy 2 on
     _CALLS[f"{_core}.multiarray _reconstruct"] = _Call(lambda *_: _Array())
@@ -92,7 +94,7 @@ def read_plain_pickle(data: bytes) -> Any:
         for code, argument, _ in pickletools.genops(data):
             _apply(code.name, argument, stack, memo)
         (value,) = stack
-        return _finished(value)
+        return _finished(value, {})
     except PickleError:
         raise
     except Exception as error:  # genops raises what it likes, and a damaged pickle has anything for arguments
@@ -156,14 +158,25 @@ def _group(stack: list[Any]) -> list[Any]:
     return items
 
 
-def _finished(value: Any) -> Any:
-    """The value with its arrays in their places. A pickle can nest without end, and hold itself."""
+def _finished(value: Any, done: dict[int, tuple[Any, Any]]) -> Any:
+    """The value with its arrays in their places.
+
+    `done` holds by its id what was seen, and what became of it: a pickle can name one value many times over, and inside
+    of itself.
+    """
     if isinstance(value, _Array):
         return value.value
-    if isinstance(value, dict):
-        return {key: _finished(one) for key, one in value.items()}
-    if isinstance(value, list | tuple):
-        return type(value)(_finished(one) for one in value)
     if isinstance(value, _Kind | _Call | _Mark):
         raise PickleError("it asks for more than plain values and arrays")
+    if not isinstance(value, dict | list | tuple):
+        return value
+    if id(value) in done:
+        return done[id(value)][1]
+    if isinstance(value, tuple):
+        found = tuple(_finished(one, done) for one in value)
+        done[id(value)] = value, found
+        return found
+    done[id(value)] = value, value
+    for place, one in value.items() if isinstance(value, dict) else enumerate(value):
+        value[place] = _finished(one, done)
     return value

@@ -49,6 +49,19 @@ def test_names_of_numpy_before_its_second_version_are_read() -> None:
     np.testing.assert_array_equal(read_plain_pickle(data), np.arange(6.0).reshape(2, 3))
 
 
+def test_what_is_named_many_times_is_built_once() -> None:
+    """Written out it would be 2^60 lists."""
+    nested: list[Any] = [np.arange(2)]
+    for _ in range(60):
+        nested = [nested, nested]
+    found = read_plain_pickle(pickle.dumps(nested))
+    assert found[0] is found[1]
+    ring: list[Any] = [1]
+    ring.append((ring,))
+    found = read_plain_pickle(pickle.dumps(ring))
+    assert found[1][0] is found
+
+
 class Harmful:
     """Touches a file when a pickle of it is loaded."""
 
