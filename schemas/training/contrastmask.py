@@ -134,6 +134,7 @@ class ContrastMaskTraining(MaskRCNNTraining):
 
 
 _TINY: dict[str, Any] = {
+    "freeze": "all",
     "channels": 32,
     "hidden": 64,
     "anchor_scale": 4.0,

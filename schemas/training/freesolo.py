@@ -108,7 +108,7 @@ FREESOLO_PRESETS: dict[str, Preset] = {
     },
     "tiny": {
         "data": {"batch_size": 4, "short_side": 128, "long_side": 192},
-        "model": {**SOLO_OPTIONS["solov2-tiny"], "embedding": 16},
+        "model": {**SOLO_OPTIONS["solov2-tiny"], "embedding": 16, "freeze": "all"},
         "trainer": {**_TRAINER, "lr": 0.01, "lr_batch": 4, "warmup_steps": 20, "clip": 10.0, "max_epochs": 12},
         "weak": {"warmup_steps": 50},
     },

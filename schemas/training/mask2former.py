@@ -67,7 +67,7 @@ _TINY: Preset = {
         "stages": 3,
         "encoder_stages": 2,
         "encoder_hidden": 128,
-        "freeze": "none",
+        "freeze": "all",
     },
     "loss": {"points": 1024},
     "trainer": {"lr": 2e-4, "lr_batch": 4, "warmup_steps": 20, "clip": 1.0, "backbone_lr": 0.1, "decay_norms": False},
@@ -110,5 +110,5 @@ PRETRAIN: dict[str, Preset] = {
         "trainer": {**_TRAINER_VALUES, "lr_batch": 96, "warmup_steps": 1000},
         "prompt": {"dropout": 0.05},
     },
-    "tiny": {**_TINY, "model": {**_TINY["model"], "freeze": "all"}, "prompt": {"dropout": 0.05}},
+    "tiny": {**_TINY, "prompt": {"dropout": 0.05}},
 }

@@ -62,7 +62,7 @@ class QueryInstPretraining(PromptedConfig):
 _TRAINER_VALUES = {"backbone_lr": 0.1, "clip": 0.1, "weight_decay": 1e-4}
 _TINY: Preset = {
     "data": {"batch_size": 4, "short_side": 128, "long_side": 192},
-    "model": {"queries": 20, "channels": 64, "hidden": 128, "stages": 3},
+    "model": {"freeze": "all", "queries": 20, "channels": 64, "hidden": 128, "stages": 3},
     "trainer": {**_TRAINER_VALUES, "lr": 2e-4, "lr_batch": 4, "warmup_steps": 20, "clip": 1.0},
 }
 

@@ -236,7 +236,7 @@ def presets(name: str) -> dict[str, Preset]:
         }
     if name == "decoupled-solo-light":
         found["default"]["data"] = {"short_side": 512, "long_side": 852, "short_sides": [352, 384, 416, 448, 480, 512]}
-    return {**found, "tiny": {"data": small, "model": tiny, "trainer": _SHORT}}
+    return {**found, "tiny": {"data": small, "model": {**tiny, "freeze": "all"}, "trainer": _SHORT}}
 
 
 def _renamed(name: str, own: dict[str, Preset]) -> dict[str, Preset]:

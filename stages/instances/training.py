@@ -170,10 +170,10 @@ def undecayed(module: nn.Module) -> list[nn.Parameter]:
 
 
 def freeze(host: Detector, what: str) -> None:
-    """Fix the backbone's first layers or all of it; its norms are fixed in any case."""
+    """Fix the backbone's first layers or all of it, and train the rest; its norms are fixed in any case."""
     for name, parameter in host.backbone.named_parameters():
-        if what == "all" or (what == "stem" and name.startswith(STEM)):
-            parameter.requires_grad_(False)
+        # said of every parameter: a loaded backbone comes with all of them fixed
+        parameter.requires_grad_(what == "none" or (what == "stem" and not name.startswith(STEM)))
     for module in host.backbone.modules():
         if isinstance(module, nn.BatchNorm2d):
             module.requires_grad_(False)
