@@ -79,9 +79,9 @@ CLAIMS = (  # (better, worse) according to the paper
     ("none, good masks", "none"),
 )
 METRICS = ("AP", "AP50", "AP_agnostic", "AR_agnostic")
-SMALL = ["model.freeze=all", "model.queries=12", "model.channels=32"]
+SMALL = ["model.freeze=all", "model.queries=16", "model.channels=64"]
 SMALLER = {
-    "knet": ["model.stages=2", "model.norm_groups=8"],
+    "knet": ["model.stages=2"],
     "queryinst": ["model.stages=2"],
     "mask2former": ["model.stages=3", "model.encoder_stages=1", "loss.points=512"],
 }
@@ -216,8 +216,8 @@ def main() -> None:
     parser.add_argument("--hosts", default=",".join(HOSTS))
     parser.add_argument("--arms", default=";".join(ARMS), help="some of them, between semicolons")
     parser.add_argument("--labeller", default="lab-color", help="what the pseudo-labels are made with")
-    parser.add_argument("--counts", type=int, nargs=3, default=(300, 48, 80), help="unlabelled, labelled, held out")
-    parser.add_argument("--side", type=int, default=96)
+    parser.add_argument("--counts", type=int, nargs=3, default=(300, 150, 80), help="unlabelled, labelled, held out")
+    parser.add_argument("--side", type=int, default=128)
     parser.add_argument("--pretrain-steps", type=int, default=300)
     parser.add_argument("--finetune-steps", type=int, default=300)
     parser.add_argument("--batch", type=int, default=6)

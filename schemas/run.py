@@ -5,7 +5,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
-RUN_FORMAT = 2
+RUN_FORMAT = 3
 
 
 class Session(BaseModel):
@@ -87,6 +87,7 @@ def upgrade_card(old: Mapping[str, Any]) -> dict[str, Any]:
     if "densecl_run" in old:
         return {
             **old,
+            "run": 1,
             "recipe": "densecl",
             "model": "densecl",
             "arch": old["config"]["model"]["arch"],
@@ -99,7 +100,18 @@ def upgrade_card(old: Mapping[str, Any]) -> dict[str, Any]:
     model = old["config"]["model"]
     config = {**old["config"], "model": {"norm_groups": min(32, model["channels"] // 4), **model}}
     data = old.get("dataset") or ""
-    return {**old, "recipe": recipe, "model": model["host"], "config": config, "data": data}
+    return {**old, "run": 1, "recipe": recipe, "model": model["host"], "config": config, "data": data}
+
+
+def trained_as(card: RunCard) -> dict[str, Any]:
+    """The configuration by which a run was trained, whose sections are those of its day.
+
+    Up to format 2 a detector's backbone stayed as it was, whatever `model.freeze` said.
+    """
+    model = card.config.get("model", {})
+    if card.run > 2 or "freeze" not in model:
+        return card.config
+    return {**card.config, "model": {**model, "freeze": "all"}}
 
 
 def differences(old: RunCard, new: RunCard) -> list[str]:

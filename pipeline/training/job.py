@@ -15,7 +15,7 @@ import torch
 from ...schemas.errors import UserError
 from ...schemas.load import parse_settings
 from ...schemas.manifest import describe_difference
-from ...schemas.run import RunCard, Session, differences
+from ...schemas.run import RunCard, Session, differences, trained_as
 from ...schemas.section import Section, identity
 from ...stages.training.callbacks.curves import Progress
 from ...stages.training.callbacks.evaluation import Evaluate
@@ -150,7 +150,7 @@ def check_same(before: RunCard, now: RunCard, config: Section) -> None:
             f"The run began with another state of {', '.join(differing)}: give what it began with, or another --out."
         )
     kind = type(config)
-    old = parse_settings(kind, {name: value for name, value in before.config.items() if name in kind.model_fields})
+    old = parse_settings(kind, {name: v for name, v in trained_as(before).items() if name in kind.model_fields})
     if changed := describe_difference(identity(old), identity(config)):
         raise UserError(f"The run cannot be resumed with another configuration ({changed}): undo the change.")
 

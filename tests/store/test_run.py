@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from saliency_prompt.schemas.errors import UserError
-from saliency_prompt.schemas.run import RunCard, differences, upgrade_card
+from saliency_prompt.schemas.run import RunCard, differences, trained_as, upgrade_card
 from saliency_prompt.store.run import Run, Skipped
 
 CARD = RunCard(recipe="supervised", model="knet", config={"data": {}}, arch="resnet18", images=4, data="abc")
@@ -36,6 +36,15 @@ def test_cards_of_the_version_before() -> None:
         assert upgrade_card(card.model_dump()) == card.model_dump()
         if kind != "densecl":  # K-Net's group norms were a quarter of the channels
             assert card.config["model"]["norm_groups"] == card.config["model"]["channels"] // 4 == 16
+
+
+def test_backbones_stayed_as_they_were_up_to_format_2() -> None:
+    config = {"data": {}, "model": {"freeze": "stem", "queries": 3}}
+    card = CARD.model_copy(update={"config": config})
+    assert trained_as(card) == config
+    stayed = {"data": {}, "model": {"freeze": "all", "queries": 3}}
+    assert trained_as(card.model_copy(update={"run": 2})) == stayed
+    assert trained_as(CARD.model_copy(update={"run": 1})) == CARD.config  # models without such a setting
 
 
 def test_what_an_old_card_does_not_say_is_not_compared() -> None:

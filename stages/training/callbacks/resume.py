@@ -4,7 +4,6 @@ from typing import Any
 
 import lightning
 
-from ....schemas.errors import UserError
 from ..checkpoints import STEP, Checkpoint
 from .base import as_recipe
 
@@ -19,14 +18,7 @@ class Resume(lightning.Callback):
         """Restore."""
         if self._found is None:
             return
-        try:
-            trainer.optimizers[0].load_state_dict(self._found.optimizer)
-        except ValueError as trouble:
-            # up to version 0.1 the backbone stayed as it was, whatever model.freeze said
-            raise UserError(
-                "The run's optimizer holds fewer or other parameters than are trained now (its backbone stayed, perhaps): "
-                "train into another folder."
-            ) from trouble
+        trainer.optimizers[0].load_state_dict(self._found.optimizer)
         plugin = trainer.precision_plugin
         if state := self._found.plugins.get(type(plugin).__qualname__):
             plugin.load_state_dict(state)

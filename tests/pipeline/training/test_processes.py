@@ -16,6 +16,7 @@ SETTINGS = [
     "data.short_side=64",
     "data.long_side=96",
     "data.workers=0",
+    "model.freeze=stem",
     "model.queries=6",
     "model.channels=32",
     "model.hidden=32",
