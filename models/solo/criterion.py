@@ -81,7 +81,13 @@ def joint_losses(head: Head, parts: Sequence[Part], average: Average) -> dict[st
         count, masked = count + count_cells(assigned, device), masked + count_cells(known, device)
         classes = classes + class_loss(part.levels, part.targets, assigned)
         masks = masks + mask_loss(head, part.levels, part.targets, known, part.size)
-    return {"class": head.options.class_weight * classes / average(count + 1), "mask": masks / average(masked)}
+    cells = average(one_more(count, average))
+    return {"class": head.options.class_weight * classes / cells, "mask": masks / average(masked)}
+
+
+def one_more(count: Tensor, average: Average) -> Tensor:
+    """A count whose sum over all processes is one larger: `average` has one at least in all of them."""
+    return count + average(torch.zeros_like(count))
 
 
 def count_cells(assigned: Sequence[Assigned], device: torch.device) -> Tensor:

@@ -16,7 +16,7 @@ from torch import Tensor
 from ..backbones.base import Backbone
 from ..detector import Average, Size, Targets
 from ..weak import STRIDE, Affinity, cosine_loss, find_affinity, pairwise_sums, projection_loss
-from .criterion import Assigned, Part, assign, chunks, class_loss, count_cells, dice
+from .criterion import Assigned, Part, assign, chunks, class_loss, count_cells, dice, one_more
 from .head import Head
 from .model import Solo, crop, padded_size
 from .options import Options
@@ -78,7 +78,8 @@ class FreeSolo(Solo):
         device = images_B3HW.device
         count = torch.stack([count_cells(one, device) for one in assigned]).sum()
         classes = [class_loss(part.levels, part.targets, one) for part, one in zip(parts, assigned, strict=True)]
-        losses = {"class": self.options.class_weight * torch.stack(classes).sum() / average(count + 1)}
+        losses = {"class": self.options.class_weight * torch.stack(classes).sum()}
+        losses["class"] = losses["class"] / average(one_more(count, average))
         losses |= mask_losses(self.head, parts, assigned, self.weak)
         if self.weak.masks == "weak":
             losses["mask_pairwise"] = losses["mask_pairwise"] * warmth

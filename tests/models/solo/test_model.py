@@ -1,6 +1,7 @@
 """Every member of the family: it learns, gives every parameter a gradient, and stands bad input."""
 
 from collections.abc import Sequence
+from functools import partial
 
 import pytest
 import torch
@@ -68,6 +69,34 @@ def test_every_parameter_has_a_gradient_without_objects_and_with_bad_ones(name: 
         sum(losses.values()).backward()
         missing = [n for n, p in model.named_parameters() if p.grad is None or not p.grad.isfinite().all()]
         assert missing == []
+
+
+@pytest.mark.parametrize("objects", [1, 0])
+def test_two_processes_have_the_losses_of_one(objects: int) -> None:
+    model = model_of("solov2-tiny")
+    images = torch.randn(2, 3, 64, 96)
+    boxes = ((5, 5, 30, 30), (40, 10, 80, 50), (60, 40, 90, 60))
+    targets = [rectangles((64, 96), *boxes[: 2 * objects]), rectangles((64, 96), *boxes[: 3 * objects])]
+    means: list[Tensor] = []
+    counts: list[list[Tensor]] = [[], []]
+
+    def average(process: int, count: Tensor) -> Tensor:
+        """The mean over both, of the counts that are known from the time before."""
+        place = len(counts[process])
+        counts[process].append(count.detach())
+        return means[place] if place < len(means) else count.clamp_min(1)
+
+    while True:
+        for known in counts:
+            known.clear()
+        shares = [
+            model.losses(images[n : n + 1], [(64, 96)], targets[n : n + 1], partial(average, n)) for n in range(2)
+        ]
+        if len(means) == len(counts[0]):
+            break
+        means.append((counts[0][len(means)] + counts[1][len(means)]).clamp_min(1) / 2)
+    for name, value in losses_of(model, images, targets).items():
+        assert (shares[0][name] + shares[1][name]).item() / 2 == pytest.approx(value.item(), rel=1e-5, abs=1e-7), name
 
 
 @pytest.mark.parametrize("name", [*TINY, "kernels-3x3", "separate", "deformable"])
@@ -254,7 +283,7 @@ def test_an_image_is_learned_as_it_is_looked_at(name: str) -> None:
 
     def note(count: Tensor) -> Tensor:
         counts.append(count.item())
-        return count
+        return alone(count)
 
     alone_class = alone_mask = 0.0
     for image, (height, width), target in zip(images, [(64, 96), (96, 64)], targets, strict=True):
@@ -262,7 +291,7 @@ def test_an_image_is_learned_as_it_is_looked_at(name: str) -> None:
         losses = model.losses(image[None, :, :height, :width], [(height, width)], [own], note)
         alone_mask += losses["mask"].item() * counts[-1]
         alone_class += losses["class"].item() * counts[-2]
-    total = counts[1] + counts[3]
+    total = counts[2] + counts[5]
     torch.testing.assert_close(together["mask"].detach(), torch.tensor(alone_mask / total), rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(
         together["class"].detach(), torch.tensor(alone_class / (total + 1)), rtol=1e-4, atol=1e-5
