@@ -1,20 +1,20 @@
 """Does the ordering of the paper hold on a small world? Pre-training arms of three models, fine-tuned on few labels.
 
     python benchmarks/sp_ordering.py --work DIR --json F [--hosts knet,queryinst,mask2former] [--seeds 5]
-        [--arms 'NAME; ...'] [--minutes 25] [--figure F]
+        [--arms 'NAME; ...'] [--minutes 25]
+    python benchmarks/sp_ordering.py --merge F1 F2 --json F --figure P
 
 Each model is pre-trained on generated scenes (scenes.py) in each of the ways of Saliency Prompt, Tables 3, 4, 5 and 7,
 and then fine-tuned on a few annotated scenes. Seeds are paired: what a seed draws (fresh parameters, order of images,
 flips) is the same in every arm, and arms are compared by their differences seed by seed. Pseudo-labels come from the
 pipeline; "random" are rectangles, "good" the true masks. What is in F already is not run again, so that a long
-comparison can be made in pieces of so many minutes.
+comparison can be made in pieces of so many minutes, or by several processes with a file each that are merged.
 """
 
 import argparse
 import json
 import math
 import os
-import statistics
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -22,6 +22,7 @@ from typing import Any
 
 import torch
 from environment import describe
+from sp_claims import draw_claims, summarise
 from sp_world import CPU, LABELLING, World, flipped, label
 from torch import Tensor, nn
 
@@ -62,30 +63,12 @@ ARMS = {
     "cosine, random masks": Arm("cosine", source="random"),
     "cosine, as long as the query": Arm("cosine", scale="match"),
 }
-CLAIMS = (  # (better, worse) according to the paper
-    ("none, no kernel loss", "no pre-training"),
-    ("cosine", "no pre-training"),
-    ("none", "random"),
-    ("sequential", "none"),
-    ("cosine", "none"),
-    ("cosine", "sequential"),
-    ("cosine, before head", "cosine"),  # the paper does not compare them, nor the next
-    ("cosine, as long as the query", "cosine"),
-    ("none", "none, no kernel loss"),
-    ("cosine", "cosine, no kernel loss"),
-    ("cosine, random masks", "none, random masks"),
-    ("cosine, good masks", "none, good masks"),
-    ("none", "none, random masks"),
-    ("none, good masks", "none"),
-)
-METRICS = ("AP", "AP50", "AP_agnostic", "AR_agnostic")
 SMALL = ["model.freeze=all", "model.queries=16", "model.channels=64"]
 SMALLER = {
     "knet": ["model.stages=2"],
     "queryinst": ["model.stages=2"],
     "mask2former": ["model.stages=3", "model.encoder_stages=1", "loss.points=512"],
 }
-T975 = (12.71, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)  # Student's t from one degree of freedom on
 
 
 @dataclass(frozen=True)
@@ -180,37 +163,31 @@ def run_unit(world: World, name: str, arm: Arm, size: Size, seed: int) -> dict[s
     return {**unit, **world.judge(tuned), "cpu_seconds": round(time.process_time() - start, 1)}
 
 
-def interval(values: list[float]) -> dict[str, float]:
-    """Mean, and half the width of the 95 % interval of the mean (Student's t)."""
-    if len(values) < 2:
-        return {"mean": round(statistics.mean(values), 3), "plus_minus": math.nan, "pairs": len(values)}
-    half = T975[min(len(values) - 2, len(T975) - 1)] * statistics.stdev(values) / len(values) ** 0.5
-    return {"mean": round(statistics.mean(values), 3), "plus_minus": round(half, 3), "pairs": len(values)}
+def merge(paths: list[Path]) -> dict[str, Any]:
+    """The units of several files of one size."""
+    parts = [json.loads(path.read_text()) for path in paths]
+    if any(one["size"] != parts[0]["size"] for one in parts):
+        raise SystemExit("these files are of comparisons of different sizes: merge those of one")
+    whole = {**parts[0], "units": {}}
+    for part in parts:
+        for host, arms in part["units"].items():
+            for name, seeds in arms.items():
+                whole["units"].setdefault(host, {}).setdefault(name, {}).update(seeds)
+    return whole
 
 
-def compare(units: dict[str, dict[str, Any]], metric: str) -> dict[str, dict[str, float]]:
-    """The paper's claims as differences of seeds that both arms have."""
-    found = {}
-    for better, worse in CLAIMS:
-        seeds = sorted(set(units.get(better, ())) & set(units.get(worse, ())))
-        if seeds:
-            pairs = [units[better][s][metric] - units[worse][s][metric] for s in seeds]
-            found[f"{better} > {worse}"] = interval(pairs)
-    return found
-
-
-def summarise(units: dict[str, dict[str, Any]]) -> dict[str, Any]:
-    """Each arm's mean, and the claims, in every metric."""
-    arms = {
-        name: {metric: interval([one[metric] for one in seeds.values()]) for metric in METRICS}
-        for name, seeds in units.items()
-    }
-    return {"arms": arms, "claims": {metric: compare(units, metric) for metric in METRICS}}
+def finish(result: dict[str, Any], options: argparse.Namespace) -> None:
+    """Add the summary, write the file, and draw."""
+    done = {host: {name: one for name, one in arms.items() if one} for host, arms in result["units"].items()}
+    result["hosts"] = {host: summarise(arms) for host, arms in done.items()}
+    options.json.write_text(json.dumps(result, indent=1) + "\n")
+    if options.figure:
+        draw_claims(result["hosts"], "AP_agnostic", options.figure)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--work", type=Path, required=True)
+    parser.add_argument("--work", type=Path)
     parser.add_argument("--json", type=Path, required=True)
     parser.add_argument("--weights", default="densecl-r18-mini", help="the models' backbone")
     parser.add_argument("--hosts", default=",".join(HOSTS))
@@ -224,7 +201,14 @@ def main() -> None:
     parser.add_argument("--rate", type=float, default=1e-3)
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--minutes", type=float, default=25)
+    parser.add_argument("--merge", type=Path, nargs="+", help="only join these results")
+    parser.add_argument("--figure", type=Path, help="a picture of the differences")
     options = parser.parse_args()
+    if options.merge:
+        finish(merge(options.merge), options)
+        return
+    if options.work is None:
+        parser.error("give --work, a folder for the scenes")
     began = time.time()
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
     size = Size(options.pretrain_steps, options.finetune_steps, options.batch, options.rate)
@@ -256,9 +240,7 @@ def main() -> None:
                 units[str(seed)] = run_unit(world, host, ARMS[name], size, seed)
                 print(f"{time.time() - began:5.0f} s: {host}, {name}, {seed}: {units[str(seed)]}", flush=True)
                 options.json.write_text(json.dumps(result, indent=1) + "\n")
-    done = {host: {name: one for name, one in arms.items() if one} for host, arms in result["units"].items()}
-    result["hosts"] = {host: summarise(arms) for host, arms in done.items()}
-    options.json.write_text(json.dumps(result, indent=1) + "\n")
+    finish(result, options)
 
 
 if __name__ == "__main__":
