@@ -54,7 +54,7 @@ def learn(model: str, work: Path, epochs: int, evaluations: int, stop: threading
         val_gt=str(val / "annotations.json"),
         weights="densecl-r18-mini",
     )
-    job = TrainingJob("supervised", config, inputs, out, bool(Run(out).checkpoints()))
+    job = TrainingJob("supervised", config, inputs, out)
     return job.run(Place(CPU), Control(stop=stop)).finished
 
 
