@@ -65,6 +65,8 @@ def draw_claims(hosts: dict[str, Any], metric: str, path: Path) -> None:
     for place, (host, found) in enumerate(hosts.items()):
         claims = found["claims"][metric]
         rows = [row for row, name in enumerate(names) if name in claims]
+        if not rows:
+            continue
         means = [claims[names[row]]["mean"] for row in rows]
         halves = [
             0.0 if math.isnan(claims[names[row]]["plus_minus"]) else claims[names[row]]["plus_minus"] for row in rows
