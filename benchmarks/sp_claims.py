@@ -1,6 +1,5 @@
 """The claims of Saliency Prompt's Tables 3, 4, 5 and 7 as differences of paired runs, with intervals and a picture."""
 
-import math
 import statistics
 from pathlib import Path
 from typing import Any
@@ -29,15 +28,15 @@ METRICS = ("AP", "AP50", "AP_agnostic", "AR_agnostic")
 T975 = (12.71, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)  # Student's t from one degree of freedom on
 
 
-def interval(values: list[float]) -> dict[str, float]:
-    """Mean, and half the width of the 95 % interval of the mean (Student's t)."""
+def interval(values: list[float]) -> dict[str, float | None]:
+    """Mean, and half the width of the 95 % interval of the mean (Student's t); None of one value."""
     if len(values) < 2:
-        return {"mean": round(statistics.mean(values), 3), "plus_minus": math.nan, "pairs": len(values)}
+        return {"mean": round(statistics.mean(values), 3), "plus_minus": None, "pairs": len(values)}
     half = T975[min(len(values) - 2, len(T975) - 1)] * statistics.stdev(values) / len(values) ** 0.5
     return {"mean": round(statistics.mean(values), 3), "plus_minus": round(half, 3), "pairs": len(values)}
 
 
-def compare(units: dict[str, dict[str, Any]], metric: str) -> dict[str, dict[str, float]]:
+def compare(units: dict[str, dict[str, Any]], metric: str) -> dict[str, dict[str, float | None]]:
     """The paper's claims as differences of seeds that both arms have."""
     found = {}
     for better, worse in CLAIMS:
@@ -68,9 +67,7 @@ def draw_claims(hosts: dict[str, Any], metric: str, path: Path) -> None:
         if not rows:
             continue
         means = [claims[names[row]]["mean"] for row in rows]
-        halves = [
-            0.0 if math.isnan(claims[names[row]]["plus_minus"]) else claims[names[row]]["plus_minus"] for row in rows
-        ]
+        halves = [claims[names[row]]["plus_minus"] or 0.0 for row in rows]
         heights = [row + 0.22 * (place - 1) for row in rows]
         axes.errorbar(means, heights, xerr=halves, fmt="o", markersize=4, capsize=2, label=host)
     axes.axvline(0, color="black", linewidth=0.8)
