@@ -57,7 +57,7 @@ def summarise(units: dict[str, dict[str, Any]]) -> dict[str, Any]:
 
 
 def draw_claims(hosts: dict[str, Any], metric: str, path: Path) -> None:
-    """The paper's claims, as differences with their intervals: those right of zero hold."""
+    """Draw the claims as differences with their intervals, if they have one; right of zero is as claimed."""
     names = [f"{better} > {worse}" for better, worse in CLAIMS]
     figure = Figure(figsize=(9, 7), layout="constrained")
     axes = figure.subplots()
