@@ -1,7 +1,7 @@
 """Does the ordering of the paper hold on a small world? Pre-training arms of three models, fine-tuned on few labels.
 
     python benchmarks/sp_ordering.py --work DIR --json F [--hosts knet,queryinst,mask2former] [--seeds 5]
-        [--arms 'NAME; ...'] [--minutes 25]
+        [--arms 'NAME; ...'] [--set model.stages=3] [--minutes 25]
     python benchmarks/sp_ordering.py --merge F1 F2 --json F --figure P
 
 Each model is pre-trained on generated scenes (scenes.py) in each of the ways of Saliency Prompt, Tables 3, 4, 5 and 7,
@@ -73,13 +73,14 @@ SMALLER = {
 
 @dataclass(frozen=True)
 class Size:
-    """How long a unit runs."""
+    """How long a unit runs, and with which settings of the models beside SMALL and SMALLER."""
 
     pretrain: int
     finetune: int
     batch: int
     rate: float
     warmup: int = 10
+    settings: tuple[str, ...] = ()
 
     def rate_at(self, step: int, steps: int) -> float:
         """Linear warm-up, then a cosine."""
@@ -146,7 +147,9 @@ def pretrain(world: World, host: Any, arm: Arm, size: Size, seed: int) -> float:
 def run_unit(world: World, name: str, arm: Arm, size: Size, seed: int) -> dict[str, Any]:
     """One model, one arm, one seed."""
     start = time.process_time()
-    config = load_training_config(name, "tiny", overrides=[f"trainer.seed={seed}", *SMALL, *SMALLER[name]])
+    config = load_training_config(
+        name, "tiny", overrides=[f"trainer.seed={seed}", *SMALL, *SMALLER[name], *size.settings]
+    )
     unit: dict[str, Any] = {}
     tuned = build_model(config, world.backbone, 3)
     if arm.assigner is not None:
@@ -199,6 +202,7 @@ def main() -> None:
     parser.add_argument("--finetune-steps", type=int, default=300)
     parser.add_argument("--batch", type=int, default=6)
     parser.add_argument("--rate", type=float, default=1e-3)
+    parser.add_argument("--set", action="append", default=[], help="of every model")
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--minutes", type=float, default=25)
     parser.add_argument("--merge", type=Path, nargs="+", help="only join these results")
@@ -211,7 +215,8 @@ def main() -> None:
         parser.error("give --work, a folder for the scenes")
     began = time.time()
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
-    size = Size(options.pretrain_steps, options.finetune_steps, options.batch, options.rate)
+    steps = (options.pretrain_steps, options.finetune_steps)
+    size = Size(*steps, options.batch, options.rate, settings=tuple(options.set))
     result: dict[str, Any] = {"benchmark": "sp_ordering", "units": {}}
     if options.json.exists():
         result = json.loads(options.json.read_text())
@@ -219,13 +224,13 @@ def main() -> None:
     names = [name.strip() for name in options.arms.split(";")]
     about = {
         "pseudo_labels": world.quality,
-        "size": {"scenes": list(options.counts), "side": options.side, **asdict(size)},
+        "size": {"scenes": list(options.counts), "side": options.side, **asdict(size), "settings": options.set},
         "weights": Path(options.weights).name,
         "labeller": options.labeller,
         "labelling": LABELLING,
         "environment": describe(CPU),
     }
-    if result.get("size", about["size"]) != about["size"]:
+    if {"settings": [], **result.get("size", about["size"])} != about["size"]:
         parser.error(f"{options.json} was made at another size: give another file")
     result |= about
     # all arms of a seed before the next seed: what is there when time is up is paired

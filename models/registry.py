@@ -11,6 +11,7 @@ from ..schemas.training.queryinst import QueryInstPretraining, QueryInstTraining
 from ..schemas.training.sections import SupervisedConfig
 from ..schemas.training.solo import MattingSoloTraining, PanopticSoloTraining, SoloTraining
 from .backbones.base import Backbone
+from .backbones.simple_pyramid import as_pyramid
 from .detector import Detector
 
 
@@ -134,9 +135,9 @@ DETECTORS: dict[str, Builder] = {
 def build_detector(config: SupervisedConfig, backbone: Backbone, num_classes: int) -> Detector:
     """An untrained detector around a backbone, its fresh parameters drawn from torch's global generator.
 
-    Raises UserError for an unknown name.
+    A backbone of one map gets a pyramid. Raises UserError for an unknown name, or a backbone without parameters.
     """
     name = config.model.host
     if name not in DETECTORS:
         raise UserError(f"there is no detector {name!r}: choose one of {', '.join(DETECTORS)}")
-    return DETECTORS[name](config, backbone, num_classes)
+    return DETECTORS[name](config, as_pyramid(backbone), num_classes)

@@ -24,7 +24,7 @@ class TransformersFeatures(Backbone):
     those of the model's image processor, or ImageNet's. `pretrained` takes its weights too, else they are fresh.
     """
 
-    pyramid = False
+    stem = ("model.embeddings.",)
 
     def __init__(self, name: str, *, layer: int = -1, pretrained: bool = False) -> None:
         super().__init__()

@@ -21,7 +21,7 @@ class Backbone(nn.Module):
     (rgb - mean) / std, with `mean` and `std` on the 0..255 scale of decoded pixels. Sides of its input must be
     multiples of `multiple` pixels.
 
-    `pyramid` says whether models can be trained on its levels: it has parameters, and the levels c2 to c5.
+    `stem` is how the names of its first layers' parameters begin, which training may leave as they are.
     `precision` is the arithmetic it wants where none is asked for, None for what the hardware is fast at. `version`
     is the identity of features that no weights determine: raise it whenever they change.
     """
@@ -31,7 +31,7 @@ class Backbone(nn.Module):
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
     multiple: int = 1
-    pyramid: ClassVar[bool] = True
+    stem: tuple[str, ...] = ()
     precision: ClassVar[Literal["fp32", "bf16", "fp16"] | None] = None
     version: ClassVar[str | None] = None
 

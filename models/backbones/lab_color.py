@@ -37,7 +37,6 @@ class LabColor(Backbone):
 
     mean = (0.0, 0.0, 0.0)
     std = (255.0, 255.0, 255.0)
-    pyramid = False
     precision = "fp32"  # what is averaged is exact in fp32 alone
     version = "lab-color 1"
     frequencies: Tensor

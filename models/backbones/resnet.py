@@ -36,6 +36,7 @@ class ResNet(Backbone):
 
     mean = (123.675, 116.28, 103.53)
     std = (58.395, 57.12, 57.375)
+    stem = ("conv1.", "bn1.", "layer1.")
 
     def __init__(self, arch: str = "resnet50", *, stride_in_1x1: bool = False) -> None:
         super().__init__()

@@ -38,7 +38,7 @@ class Swin(Backbone):
 
     mean = (123.675, 116.28, 103.53)
     std = (58.395, 57.12, 57.375)
-    pyramid = False
+    stem = ("features.0.", "features.1.")
 
     def __init__(self, arch: str = "swin_t") -> None:
         super().__init__()

@@ -26,7 +26,7 @@ class TimmFeatures(Backbone):
     section 3.1; TokenCut, section 3.2). `pretrained` fetches timm's own weights.
     """
 
-    pyramid = False
+    stem = ("model.patch_embed.", "model.stem", "model.cls_token", "model.reg_token", "model.pos_embed")
 
     def __init__(self, name: str, *, layer: int = -1, take: Take = "tokens", pretrained: bool = False) -> None:
         super().__init__()

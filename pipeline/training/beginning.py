@@ -39,8 +39,6 @@ class Beginning:
 
     def about(self) -> dict[str, Any]:
         """What a card says of it."""
-        if not self.backbone.module.pyramid:
-            raise UserError(f"{self.backbone.arch} has no pyramid to train on: give weights of a ResNet, or random.")
         return {
             "model": self.config.model.host,
             "config": self.config.model_dump(mode="json"),

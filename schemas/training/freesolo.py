@@ -17,7 +17,7 @@ class FreeSoloConfig(SoloConfig):
         128, ge=0, le=2048, description="Channels of each object's embedding; 0 is a model without (Table 6.7f)."
     )
     freeze: Literal["none", "stem", "all"] = Field(
-        "none", description="Backbone parameters that stay; FreeSOLO trains all of them, but the norms."
+        "none", description="Backbone parameters that stay; FreeSOLO trains all of them, but batch norms."
     )
 
     @model_validator(mode="after")

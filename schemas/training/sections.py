@@ -75,7 +75,7 @@ class DetectorSection(Section):
     )
     freeze: Literal["none", "stem", "all"] = Field(
         "stem",
-        description="Backbone parameters that stay: the first layers (conv1 to layer1), or all. Norms always stay.",
+        description="Backbone parameters that stay: the first layers, or all. Batch norms always stay.",
     )
 
 

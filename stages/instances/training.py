@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from ...models.detector import Detector
+from ...schemas.errors import UserError
 from ...schemas.training.sections import SupervisedConfig
 from ..repeat_factors import Floats
 from ..training.recipe import Loop, ParamGroup, Part, Recipe, Schedule
@@ -18,7 +19,6 @@ from .augment import Augmented, Samples
 from .order import TrainingOrder, epoch_steps
 from .samples import Batch, Sample, collate
 
-STEM = ("conv1", "bn1", "layer1")
 STAGE = re.compile(r"_\d+$")  # at the end of a loss's name
 PREFIX = "host."  # of the detector's tensors in checkpoints
 
@@ -171,9 +171,12 @@ def undecayed(module: nn.Module) -> list[nn.Parameter]:
 
 def freeze(host: Detector, what: str) -> None:
     """Fix the backbone's first layers or all of it, and train the rest; its norms are fixed in any case."""
+    stem = host.backbone.stem
+    if what == "stem" and not any(name.startswith(stem) for name, _ in host.backbone.named_parameters()):
+        raise UserError("of this backbone the first layers are not known: set model.freeze to all or none")
     for name, parameter in host.backbone.named_parameters():
         # said of every parameter: a loaded backbone comes with all of them fixed
-        parameter.requires_grad_(what == "none" or (what == "stem" and not name.startswith(STEM)))
+        parameter.requires_grad_(what == "none" or (what == "stem" and not name.startswith(stem)))
     for module in host.backbone.modules():
         if isinstance(module, nn.BatchNorm2d):
             module.requires_grad_(False)

@@ -5,12 +5,15 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
+from saliency_prompt.models.backbones.registry import build_backbone
+from saliency_prompt.pipeline.training.evaluate import evaluate_run
 from saliency_prompt.stages.training.checkpoints import read_checkpoint
 from training_runs import small_weights, train
 
 pytestmark = pytest.mark.slow
+CPU = torch.device("cpu")
 SMALL = [
     "data.short_side=64",
     "data.long_side=96",
@@ -43,3 +46,29 @@ def test_as_far_as_it_is_let(labelled: Any, tmp_path: Path) -> None:
 @pytest.mark.parametrize("model", ["queryinst", "mask2former", "solov2", "contrastmask", "freesolo"])
 def test_of_every_model(model: str, labelled: Any, tmp_path: Path) -> None:
     assert moved(model, "stem", labelled, tmp_path / "run") == {"layer2", "layer3", "layer4"}
+
+
+@pytest.fixture(scope="module")
+def vit(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A file of random weights of a ViT-S/16 under its publishers' names."""
+    pytest.importorskip("timm", reason="timm is not installed (extra vit)")
+    path = tmp_path_factory.mktemp("vit") / "vit.safetensors"
+    save_file(build_backbone("timm:vit_small_patch16_224").get_submodule("model").state_dict(), path)
+    return path
+
+
+@pytest.mark.parametrize(("model", "freeze"), [("solov2", "all"), ("mask2former", "stem"), ("contrastmask", "none")])
+def test_detectors_stand_on_a_vit(model: str, freeze: str, vit: Path, labelled: Any, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    settings = [*SMALL, f"model.freeze={freeze}", "trainer.backbone_lr=1.0"]
+    inputs = {"images": labelled.photos, "gt": labelled.gt, "weights": vit}
+    train(out, settings, model=model, control={"max_steps": 1}, **inputs)
+    after, before = read_checkpoint(out / "last.ckpt").state, load_file(vit)
+    changed = {n for n, one in before.items() if not torch.equal(one, after[f"host.backbone.single.model.{n}"])}
+    stem = {name for name in before if not name.startswith(("blocks.", "norm."))}
+    moves = {"all": set(), "stem": set(before) - stem, "none": set(before)}[freeze]
+    assert changed <= moves
+    assert bool(changed) == bool(moves)
+    assert bool(changed & stem) == (freeze == "none")
+    report = evaluate_run(out, str(labelled.photos), str(labelled.gt), CPU).report
+    assert set(report["class_agnostic"]) >= {"segm", "bbox"}
