@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 import torch
 from environment import describe, publish
+from intervals import half_width
 from rich.console import Console
 from scenes import write_scenes
 
@@ -43,7 +44,6 @@ from saliency_prompt.store.dataset import Dataset
 
 NUMBERS = ("AP", "AP50", "AR100")
 FREE = ["decode.short_side=512", "decode.long_side=512", "filters.min_center_y=null"]
-T975 = {1: 12.71, 2: 4.303, 3: 3.182, 4: 2.776, 5: 2.571, 7: 2.365, 9: 2.262}  # by degrees of freedom
 ABLATION = {  # Table 6.7: d, and f
     "no average": "weak.average=0",
     "no maximum": "weak.maximum=0",
@@ -134,14 +134,12 @@ def few_labels(
 
 
 def paired(seeds: list[dict[str, Any]], better: str, than: str) -> dict[str, dict[str, float | None]]:
-    """Mean difference over seeds and half the width of its 95 % interval (Student's t); None of one seed."""
+    """Mean difference over seeds and half the width of its 95 % interval; None of one seed."""
     found = {}
     for name in seeds[0][than]:
-        gain = np.array([one[better][name] - one[than][name] for one in seeds])
-        half = None
-        if len(gain) - 1 in T975:
-            half = round(float(T975[len(gain) - 1] * gain.std(ddof=1) / np.sqrt(len(gain))), 2)
-        found[name] = {"mean": round(float(gain.mean()), 2), "half": half}
+        gain = [one[better][name] - one[than][name] for one in seeds]
+        half = half_width(gain)
+        found[name] = {"mean": round(float(np.mean(gain)), 2), "half": None if half is None else round(half, 2)}
     return found
 
 

@@ -20,6 +20,7 @@ import numpy as np
 import torch
 from environment import describe, publish
 from frozen import Known, remember
+from intervals import half_width
 from scenes import CLASSES, SIDE, Scene, make_scene, write_scenes
 from torch import Tensor
 
@@ -40,7 +41,6 @@ SCENES = 200  # to train on, under each seed
 JUDGED, JUDGES = 10**6, 60  # seed and number of the scenes that nobody trains on
 WARMUP = 30
 Results = dict[str, list[dict[str, float]]]
-T95 = {2: 12.71, 3: 4.30, 4: 3.18, 5: 2.78, 6: 2.57, 8: 2.36, 10: 2.26}  # Student's t for a mean of so many
 # ranges of tiny pictures, whose objects then have masks at stride 4 and 8
 COMMON = {"ranges": ((1, 48), (32, 96), (64, 192), (128, 384), (256, 512)), "depth": 3, "width": 64, "channels": 64}
 VARIANTS: dict[str, dict[str, Any]] = {
@@ -186,10 +186,9 @@ def compare_nms(model: Solo, gt: Path, scenes: Sequence[Scene]) -> dict[str, dic
 def paired(one: Sequence[float], other: Sequence[float]) -> dict[str, float]:
     """Mean difference, and half the width of its 95 % interval."""
     gains = np.array(one) - np.array(other)
-    if len(gains) < 2:
-        return {"mean": round(float(gains.mean()), 2)}
-    half = T95[len(gains)] * gains.std(ddof=1) / np.sqrt(len(gains))
-    return {"mean": round(float(gains.mean()), 2), "half": round(float(half), 2)}
+    half = half_width(gains)
+    mean = {"mean": round(float(gains.mean()), 2)}
+    return mean if half is None else {**mean, "half": round(half, 2)}
 
 
 def main() -> None:

@@ -4,6 +4,7 @@ import statistics
 from pathlib import Path
 from typing import Any
 
+from intervals import half_width
 from matplotlib.figure import Figure
 
 CLAIMS = (  # (better, worse) according to the paper
@@ -25,15 +26,13 @@ CLAIMS = (  # (better, worse) according to the paper
     ("none, good masks", "none"),
 )
 METRICS = ("AP", "AP50", "AP_agnostic", "AR_agnostic")
-T975 = (12.71, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)  # Student's t from one degree of freedom on
 
 
 def interval(values: list[float]) -> dict[str, float | None]:
-    """Mean, and half the width of the 95 % interval of the mean (Student's t); None of one value."""
-    if len(values) < 2:
-        return {"mean": round(statistics.mean(values), 3), "plus_minus": None, "pairs": len(values)}
-    half = T975[min(len(values) - 2, len(T975) - 1)] * statistics.stdev(values) / len(values) ** 0.5
-    return {"mean": round(statistics.mean(values), 3), "plus_minus": round(half, 3), "pairs": len(values)}
+    """Mean, and half the width of the 95 % interval of the mean; None of one value."""
+    half = half_width(values)
+    plus_minus = None if half is None else round(half, 3)
+    return {"mean": round(statistics.mean(values), 3), "plus_minus": plus_minus, "pairs": len(values)}
 
 
 def compare(units: dict[str, dict[str, Any]], metric: str) -> dict[str, dict[str, float | None]]:
