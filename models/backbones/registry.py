@@ -42,7 +42,7 @@ def _swin(arch: str) -> BackboneSpec:
         from .swin import Swin
 
         if stride_in_1x1:
-            raise UserError(f"{arch} is no ResNet: leave features.stride_in_1x1 at false")
+            raise UserError(f"{arch} is no ResNet: leave stride_in_1x1 at false")
         return Swin(arch)
 
     about = arch.replace("_v2", " V2").replace("_", "-").replace("swin", "Swin")
@@ -53,7 +53,7 @@ def _lab_color(stride_in_1x1: bool) -> Backbone:
     from .lab_color import LabColor
 
     if stride_in_1x1:
-        raise UserError("lab-color has no convolution: leave features.stride_in_1x1 at false")
+        raise UserError("lab-color has no convolution: leave stride_in_1x1 at false")
     return LabColor()
 
 
@@ -86,13 +86,13 @@ def build_backbone(
         from .automatic import TransformersFeatures
 
         if stride_in_1x1 or take != "tokens":
-            raise UserError(f"{arch} gives its maps as they are: leave features.stride_in_1x1 and features.take alone")
+            raise UserError(f"{arch} gives its maps as they are: leave stride_in_1x1 and take alone")
         return TransformersFeatures(arch.removeprefix(TRANSFORMERS), layer=layer, pretrained=pretrained)
     if arch.startswith(TIMM):
         from .vit import TimmFeatures
 
         if stride_in_1x1:
-            raise UserError(f"{arch} is no ResNet of ours: leave features.stride_in_1x1 at false")
+            raise UserError(f"{arch} is no ResNet of ours: leave stride_in_1x1 at false")
         return TimmFeatures(arch.removeprefix(TIMM), layer=layer, take=take, pretrained=pretrained)
     if arch not in BACKBONES:
         raise UserError(
