@@ -16,8 +16,10 @@ CLAIMS = (  # (better, worse) according to the paper
     ("sequential", "none"),
     ("cosine", "none"),
     ("cosine", "sequential"),
-    ("cosine, before head", "cosine"),  # the paper does not compare them, nor the next
+    ("cosine, before head", "cosine"),  # the paper does not compare them, nor the next three
     ("cosine, as long as the query", "cosine"),
+    ("cosine, half of the queries", "cosine"),
+    ("cosine, half of the queries", "none"),
     ("none", "none, no kernel loss"),
     ("cosine", "cosine, no kernel loss"),
     ("cosine, random masks", "none, random masks"),

@@ -46,6 +46,7 @@ class Arm:
     inject_at: str = "after_head"
     source: str = "saliency"
     scale: str = "none"
+    dropout: float = 0.05
 
 
 ARMS = {
@@ -62,6 +63,7 @@ ARMS = {
     "none, random masks": Arm("none", source="random"),
     "cosine, random masks": Arm("cosine", source="random"),
     "cosine, as long as the query": Arm("cosine", scale="match"),
+    "cosine, half of the queries": Arm("cosine", dropout=0.5),
 }
 SMALL = ["model.freeze=all", "model.queries=16", "model.channels=64"]
 SMALLER = {
@@ -121,7 +123,7 @@ def pretrain(world: World, host: Any, arm: Arm, size: Size, seed: int) -> float:
     samples, shape, ratios = world.sources[arm.source], (world.side, world.side), [0.0]
     how = None
     if arm.assigner != "none":
-        how = Prompting(arm.assigner, arm.inject_at, scale=arm.scale, dropout=0.05)  # type: ignore[arg-type]
+        how = Prompting(arm.assigner, arm.inject_at, scale=arm.scale, dropout=arm.dropout)  # type: ignore[arg-type]
     project = nn.Linear(samples[0][2].shape[1], host.channels)
 
     def losses(images: Tensor, targets: list[Any], rest: list[Any]) -> dict[str, Tensor]:
