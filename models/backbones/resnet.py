@@ -54,9 +54,7 @@ class ResNet(Backbone):
         self.channels = {level: 64 * 2**i * expansion for i, level in enumerate(LEVELS)}
         if stride_in_1x1:
             if not isinstance(whole.layer1[0], Bottleneck):
-                raise UserError(
-                    f"{arch} has no 1x1 convolution to put the stride on: leave stride_in_1x1 at false"
-                )
+                raise UserError(f"{arch} has no 1x1 convolution to put the stride on: leave stride_in_1x1 at false")
             for layer in (whole.layer2, whole.layer3, whole.layer4):
                 layer[0].conv1.stride, layer[0].conv2.stride = layer[0].conv2.stride, layer[0].conv1.stride
 
