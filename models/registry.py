@@ -135,7 +135,7 @@ DETECTORS: dict[str, Builder] = {
 def build_detector(config: SupervisedConfig, backbone: Backbone, num_classes: int) -> Detector:
     """An untrained detector around a backbone, its fresh parameters drawn from torch's global generator.
 
-    A backbone of one map gets a pyramid. Raises UserError for an unknown name, or a backbone without parameters.
+    A backbone of one map gets a pyramid. Raises UserError for an unknown name, or a backbone without a pyramid.
     """
     name = config.model.host
     if name not in DETECTORS:
